@@ -7,18 +7,18 @@ __all__ = ['PHOENIX_SILENCE', 'CorpusError', 'recipes', 'recipe', 'corpus_dir', 
            'fetch_command', 'fetch', 'load_clip_labels', 'load_scores', 'load_records', 'load_phoenix14t',
            'hmm_segments', 'load_csl_daily_texts']
 
-# %% ../nbs/05_corpora.ipynb #98cc313f
+# %% ../nbs/05_corpora.ipynb #4e3bddc1
 import os, re, shutil
 from pathlib import Path
 
-# %% ../nbs/05_corpora.ipynb #b5a8bd00
+# %% ../nbs/05_corpora.ipynb #ba5d7080
 import numpy as np
 import pandas as pd
 
-# %% ../nbs/05_corpora.ipynb #ce81a7ce
+# %% ../nbs/05_corpora.ipynb #00c2563d
 from .core import InputError, check_name, data_dir, load_json, load_pickle, packaged, short_path
 
-# %% ../nbs/05_corpora.ipynb #5e8d0980
+# %% ../nbs/05_corpora.ipynb #a9d964e1
 class CorpusError(InputError):
     "A corpus, or one of its files, is not what its format says."
 
@@ -34,7 +34,7 @@ def recipe(name):
     "One recipe; a misspelt name gets the nearest ones."
     return recipes()[check_name(name, recipes(), 'corpus')]
 
-# %% ../nbs/05_corpora.ipynb #b8712fe9
+# %% ../nbs/05_corpora.ipynb #85d77f04
 def corpus_dir(name):
     "Folder of a corpus: `data/NAME`."
     return data_dir()/name
@@ -68,7 +68,7 @@ def fetch_command(name):
     if not r['files']: return r['manual'].format(folder=short_path(corpus_dir(name)))
     return f"signbook data fetch {name}" + ('' if r['free'] else ' --accept-licence')
 
-# %% ../nbs/05_corpora.ipynb #93f38501
+# %% ../nbs/05_corpora.ipynb #a4191d97
 def _resume(url, part, size, timeout=20):
     "Bring `part` up to `size` bytes from `url`, asking only for what is missing."
     import requests
@@ -92,7 +92,7 @@ def _downloader(name, file):
         _resume(url, part, file['bytes']); shutil.move(part, output_file)
     return get
 
-# %% ../nbs/05_corpora.ipynb #3db86963
+# %% ../nbs/05_corpora.ipynb #52be3902
 def fetch(name, accept_licence=False):
     """Bring the missing files of corpus `name` into `data/NAME`; returns that folder.
 
@@ -110,7 +110,7 @@ def fetch(name, accept_licence=False):
         except (OSError, requests.RequestException) as e: raise CorpusError(f"{name}/{f['name']}", 'download', f"{f['bytes']} bytes from {r['source']}", f'{type(e).__name__} (what came is kept; the same command goes on from there)') from e
     return at
 
-# %% ../nbs/05_corpora.ipynb #8da323ad
+# %% ../nbs/05_corpora.ipynb #668eca76
 def load_clip_labels(path):
     """`{clip: class id}` from a header-less csv of `clip,label` lines, in file order.
 
@@ -128,16 +128,17 @@ def load_clip_labels(path):
     if not labels: raise CorpusError(short_path(path), 'lines', 'at least one clip', '0')
     return labels
 
-# %% ../nbs/05_corpora.ipynb #65394c6f
+# %% ../nbs/05_corpora.ipynb #868e9946
 def _score_vector(x, path, clip, n_classes):
     try: v = np.asarray(x, dtype=np.float64)
     except (TypeError, ValueError): raise CorpusError(short_path(path), clip, f'{n_classes} numbers', type(x).__name__) from None
+    if v.shape == (1, n_classes): v = v[0]
     if v.shape != (n_classes,): raise CorpusError(short_path(path), clip, f'shape ({n_classes},)', v.shape)
     if not np.isfinite(v).all(): raise CorpusError(short_path(path), clip, 'finite scores', f'{(~np.isfinite(v)).sum()} NaN or infinite')
     return v
 
 def load_scores(path, labels, n_classes, strip=()):
-    """Scores (N, C) float64 in the order of `labels`, from a pickle of `{clip: (C,)}`.
+    """Scores (N, C) float64 in the order of `labels`, from a pickle of `{clip: (C,) or (1, C)}`.
 
     `strip` lists endings that some files add to clip names. Raises `CorpusError` if a labelled clip has no scores, a scored clip
     has no label, or a vector has another shape or a value that is not finite."""
@@ -152,7 +153,7 @@ def load_scores(path, labels, n_classes, strip=()):
         if extra: raise CorpusError(short_path(path), 'clips', what, f'{len(extra)} without ({", ".join(sorted(extra)[:3])})')
     return np.stack([scores[c] for c in labels])
 
-# %% ../nbs/05_corpora.ipynb #c29ff84d
+# %% ../nbs/05_corpora.ipynb #a0e78a57
 def load_records(path, **types):
     """List of dicts from a (gzipped) pickle that is a list, or a dict by name, of records; each has at least the fields of `types`.
 
@@ -166,7 +167,7 @@ def load_records(path, **types):
             if not isinstance(r.get(k), t) or isinstance(r.get(k), bool): raise CorpusError(short_path(path), f'record {i} ({str(r.get("name", "?"))[:40]}): {k}', t.__name__, type(r[k]).__name__ if k in r else 'nothing')
     return data
 
-# %% ../nbs/05_corpora.ipynb #2de6bcaf
+# %% ../nbs/05_corpora.ipynb #c23e7688
 PHOENIX_SILENCE = 1057
 
 def load_phoenix14t(folder, split):
@@ -186,7 +187,7 @@ def _states(path, record):
     if len(states) != record['num_frames']: raise CorpusError(short_path(path), f"{record['name']}: alignments.pami0", f"{record['num_frames']} states", len(states))
     return states
 
-# %% ../nbs/05_corpora.ipynb #c818fdab
+# %% ../nbs/05_corpora.ipynb #23febf7f
 def hmm_segments(states, silence=PHOENIX_SILENCE):
     """Runs of one gloss word in a state sequence (T,): array (S, 3) of word id, first frame, length in frames.
 
@@ -198,7 +199,7 @@ def hmm_segments(states, silence=PHOENIX_SILENCE):
     keep = (word[start] >= 0) & (word[start] < silence)
     return np.stack([word[start], start, length], 1)[keep]
 
-# %% ../nbs/05_corpora.ipynb #0d9c7769
+# %% ../nbs/05_corpora.ipynb #2de3c5df
 def _csl_official(folder):
     info = load_pickle(folder/'csl2020ct_v2.pkl')
     rows = info.get('info') if isinstance(info, dict) else None

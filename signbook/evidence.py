@@ -5,26 +5,27 @@
 # %% auto #0
 __all__ = ['EVIDENCE', 'VERDICTS', 'MARKS', 'check_table', 'check_paper', 'papers', 'paper_table', 'table_frame', 'paper_value',
            'decimals', 'value_verdict', 'effect_verdict', 'cell', 'claim', 'not_run', 'check_result', 'result_path',
-           'save_result', 'load_result', 'reference', 'origin', 'number', 'with_interval', 'marked', 'pooled',
-           'by_cell', 'paper_ours', 'claims_frame', 'missing_frame']
+           'save_result', 'load_result', 'reference', 'origin', 'larger', 'number', 'with_interval', 'marked', 'pooled',
+           'by_cell', 'printed_cells', 'paper_ours', 'claims_frame', 'missing_frame']
 
-# %% ../nbs/01_evidence.ipynb #4851de32
-import json, os, time
+# %% ../nbs/01_evidence.ipynb #8eb221fe
+import json, time
+from functools import cache
 from pathlib import Path
 
-# %% ../nbs/01_evidence.ipynb #9b8e9f82
+# %% ../nbs/01_evidence.ipynb #45339c2a
 import numpy as np
 import pandas as pd
 
-# %% ../nbs/01_evidence.ipynb #bedae349
-from .core import InputError, atomic_path, check_name, load_json, outputs_dir, packaged, plain, provenance, save_json, short_path
+# %% ../nbs/01_evidence.ipynb #bc3d03b0
+from .core import SCALES, InputError, atomic_path, check_name, load_json, outputs_dir, packaged, plain, provenance, save_json, short_path
 
-# %% ../nbs/01_evidence.ipynb #0a0999a8
+# %% ../nbs/01_evidence.ipynb #0eb19e54
 EVIDENCE = ('transcribed', 'rescored', 'mechanism', 'replicated')
 VERDICTS = ('holds', 'contradicted', 'inconclusive', 'not testable here', 'not run')
 MARKS = {'holds': '✓', 'contradicted': '✗', 'inconclusive': '?', 'not testable here': '–', 'not run': '–'}
 
-# %% ../nbs/01_evidence.ipynb #ad03e4d2
+# %% ../nbs/01_evidence.ipynb #092b890d
 def _expect(ok, where, field, expected, found):
     if not ok: raise InputError(where, field, expected, found if isinstance(found, str) else repr(found))
 
@@ -35,7 +36,7 @@ def _fields(d, where, field, required, optional=()):
 
 def _text(x, where, field): _expect(isinstance(x, str) and x.strip(), where, field, 'a text', x)
 
-# %% ../nbs/01_evidence.ipynb #da8884f9
+# %% ../nbs/01_evidence.ipynb #b4b6e979
 def _check_columns(columns, where, field):
     _expect(isinstance(columns, list) and columns, where, field, 'a list of columns', columns)
     for i, c in enumerate(columns):
@@ -47,7 +48,7 @@ def _check_columns(columns, where, field):
     _expect(len(set(names)) == len(names), where, field, 'distinct column names', ', '.join(n for n in names if names.count(n) > 1))
     return names
 
-# %% ../nbs/01_evidence.ipynb #ce41a94f
+# %% ../nbs/01_evidence.ipynb #fd817950
 def _check_rows(rows, columns, where, field):
     _expect(isinstance(rows, list) and rows, where, field, 'a list of rows', rows)
     for i, r in enumerate(rows):
@@ -61,7 +62,7 @@ def _check_rows(rows, columns, where, field):
     names = [r['name'] for r in rows]
     _expect(len(set(names)) == len(names), where, field, 'distinct row names', ', '.join(sorted({n for n in names if names.count(n) > 1})))
 
-# %% ../nbs/01_evidence.ipynb #038c012a
+# %% ../nbs/01_evidence.ipynb #ff64f041
 def check_table(t, where, field):
     "Raise `InputError` naming `where` and the field if `t` is not a well-formed table."
     _fields(t, where, field, ('id', 'label', 'caption', 'dataset', 'split', 'source', 'columns', 'rows', 'notes'))
@@ -83,7 +84,8 @@ def check_paper(paper, where='paper'):
     _expect(len(set(ids)) == len(ids), where, '$.tables', 'distinct table ids', ', '.join(sorted({n for n in ids if ids.count(n) > 1})))
     return paper
 
-# %% ../nbs/01_evidence.ipynb #1b1ea65c
+# %% ../nbs/01_evidence.ipynb #07bc2539
+@cache
 def papers(folder=None):
     "All papers as `{key: paper}`, each checked; from the packaged `data/papers` unless a `folder` is given."
     files = sorted(Path(folder or packaged('papers')).glob('*.json'))
@@ -96,22 +98,20 @@ def paper_table(paper, table):
     tables = {t['id']: t for t in papers()[check_name(paper, papers(), 'paper')]['tables']}
     return tables[check_name(table, tables, f'table of {paper}')]
 
-# %% ../nbs/01_evidence.ipynb #3661207b
+# %% ../nbs/01_evidence.ipynb #768f9480
 def table_frame(table):
-    "A transcribed table as a DataFrame, rows by name; empty where the paper prints nothing."
+    "A transcribed table (from `paper_table`) as a DataFrame, rows by name; empty where the paper prints nothing."
     frame = pd.DataFrame([{'': r['name'], **r['values']} for r in table['rows']], dtype=object).set_index('')
     return frame.where(frame.notna(), '')
 
-table_frame.__doc__ += " `table` comes from `paper_table`."
-
-# %% ../nbs/01_evidence.ipynb #8af6cb1a
+# %% ../nbs/01_evidence.ipynb #7a302f51
 def paper_value(paper, table, row, column):
     "What the paper printed in one cell; None where it printed nothing or has no such row or column."
     if paper not in papers(): return None
     t = next((t for t in papers()[paper]['tables'] if t['id'] == table), {'rows': []})
     return next((r['values'].get(column) for r in t['rows'] if r['name'] == row), None)
 
-# %% ../nbs/01_evidence.ipynb #472da37d
+# %% ../nbs/01_evidence.ipynb #e7b33ce1
 def decimals(x):
     "Digits after the point of a number as printed: 98.42 -> 2, 9 -> 0."
     return len(repr(float(x)).rstrip('0').partition('.')[2])
@@ -122,7 +122,7 @@ def value_verdict(printed, value, low=None, high=None):
     if abs(value - printed) <= .5 * 10**-decimals(printed) + 1e-9: return 'holds'
     return 'holds' if low is not None and low <= printed <= high else 'contradicted'
 
-# %% ../nbs/01_evidence.ipynb #1109446c
+# %% ../nbs/01_evidence.ipynb #73e36de8
 def effect_verdict(low, high, better='higher', claimed=None):
     """Verdict on a difference with interval [low, high]; `better='lower'` when the claim is a decrease.
 
@@ -134,7 +134,7 @@ def effect_verdict(low, high, better='higher', claimed=None):
     if high < 0 or (claimed is not None and sign*claimed > high): return 'contradicted'
     return 'inconclusive'
 
-# %% ../nbs/01_evidence.ipynb #f06e0725
+# %% ../nbs/01_evidence.ipynb #7b2b3681
 def cell(paper, table, row, column, value, *, evidence, corpus, scale, n, seed=None, low=None, high=None, unit='%'):
     """One measured number for a result file.
 
@@ -148,12 +148,12 @@ def claim(id, text, *, paper, verdict, evidence, corpus, n, printed=None, effect
     check_name(verdict, VERDICTS, 'verdict', id); check_name(evidence, EVIDENCE[1:], 'evidence', id); check_name(kind, ('value', 'difference'), 'kind', id)
     return plain(dict(id=id, text=text, paper=paper, kind=kind, printed=printed, effect=effect, low=low, high=high, p=p, verdict=verdict, evidence=evidence, corpus=corpus, n=n, unit=unit, note=note), id)
 
-# %% ../nbs/01_evidence.ipynb #c28ebf10
+# %% ../nbs/01_evidence.ipynb #1e62f9e1
 def not_run(paper, table, part, needs, command):
     "A part of a notebook that did not run, with the command that would make it."
     return dict(paper=paper, table=table, part=part, needs=needs, command=command)
 
-# %% ../nbs/01_evidence.ipynb #f41c9882
+# %% ../nbs/01_evidence.ipynb #47aeba65
 _ROW = ('paper', 'table', 'row', 'column', 'evidence', 'corpus', 'scale', 'seed', 'value', 'low', 'high', 'n', 'unit')
 _CLAIM = ('id', 'text', 'paper', 'kind', 'printed', 'effect', 'low', 'high', 'p', 'verdict', 'evidence', 'corpus', 'n', 'unit', 'note')
 
@@ -168,7 +168,7 @@ def check_result(r, where='result'):
     _fields(r['provenance'], where, '$.provenance', ('git', 'packages', 'python', 'device', 'seconds', 'peak_memory_mib', 'date', 'parameters', 'corpora'), ('units',))
     return r
 
-# %% ../nbs/01_evidence.ipynb #f1f51c8e
+# %% ../nbs/01_evidence.ipynb #2f859f8d
 def result_path(notebook, scale, corpus='', out=''):
     "Where a run's result goes: `out` if given (a .json file or a folder), else `outputs/results/`."
     stem = '.'.join(x for x in (notebook, corpus, scale) if x)
@@ -189,10 +189,10 @@ def load_result(path):
     "A result file, checked."
     return check_result(load_json(path), Path(path).name)
 
-# %% ../nbs/01_evidence.ipynb #293ade21
+# %% ../nbs/01_evidence.ipynb #a545ed62
 def _rank(result):
     p = result['provenance']
-    return ('smoke', 'cpu', 'gpu', 'paper').index(p['parameters'].get('scale', 'smoke')), len(result['rows']), p['date']
+    return SCALES.index(p['parameters'].get('scale', 'smoke')), len(result['rows']), p['date']
 
 def reference(notebook, folder=None):
     "The largest and newest committed reference result of `notebook`, or None."
@@ -205,7 +205,13 @@ def origin(result):
     bits = [f"{p['parameters'].get('scale', '?')} scale", f"seeds {p['parameters'].get('seeds', '?')}", f"commit {commit[:7]}{'+' if p['git']['dirty'] else ''}" if commit else 'no commit', p['date']]
     return ', '.join(bits)
 
-# %% ../nbs/01_evidence.ipynb #4ade04de
+# %% ../nbs/01_evidence.ipynb #b892f4b8
+def larger(rows, scale, reference):
+    "What a figure should be drawn from: the reference result if it is of a larger scale or nothing ran here, else this run's `rows`."
+    use = reference and (not rows or SCALES.index(reference['provenance']['parameters'].get('scale', 'smoke')) > SCALES.index(scale))
+    return reference if use else dict(rows=rows)
+
+# %% ../nbs/01_evidence.ipynb #d9c318c1
 def number(x, digits=2):
     "A number as text; '' for None."
     return '' if x is None else x if isinstance(x, str) else f'{x:.{digits}f}'
@@ -219,7 +225,7 @@ def marked(verdict):
     "A verdict with its mark, readable without colour."
     return f'{MARKS[verdict]} {verdict}' if verdict else ''
 
-# %% ../nbs/01_evidence.ipynb #281cc590
+# %% ../nbs/01_evidence.ipynb #becd2c8e
 def pooled(rows):
     "Cells of one table cell over several seeds as their mean with a 95 % t-interval; single cells keep their own interval."
     first, values = rows[0], [r['value'] for r in rows if r['value'] is not None]
@@ -234,19 +240,30 @@ def by_cell(rows):
     for r in rows: groups.setdefault((r['paper'], r['table'], r['row'], r['column'], r['evidence']), []).append(r)
     return {k: pooled(v) for k, v in groups.items()}
 
-# %% ../nbs/01_evidence.ipynb #332319ce
-def paper_ours(result, reference=None, digits=2):
-    "DataFrame of cells: table, row, column, paper, ours ± CI, reference ± CI (where given), verdict, evidence, n."
-    here, there, out = by_cell(result['rows']), by_cell(reference['rows'] if reference else []), []
-    for key in dict.fromkeys([*here, *there]):
-        r, ref, printed = here.get(key), there.get(key), paper_value(*key[:4])
-        best, show = r or ref, lambda x: with_interval(None) if x is None else with_interval(x['value'], x['low'], x['high'], digits)
-        verdict = value_verdict(printed, best['value'], best['low'], best['high']) if isinstance(printed, (int, float)) else ''
-        out.append({'table': key[1], 'row': key[2], 'column': key[3], 'paper': number(printed, digits), 'ours': show(r), **({'reference': show(ref)} if reference else {}),
-                    'verdict': marked(verdict), 'evidence': key[4], 'n': best['n']})
-    return pd.DataFrame(out)
+# %% ../nbs/01_evidence.ipynb #ef98629f
+def printed_cells(paper, table):
+    "Keys (paper, table, row, column) of the scores that a paper's table prints: numbers in columns with a better direction."
+    t = paper_table(paper, table)
+    return [(paper, table, r['name'], c['name']) for r in t['rows'] for c in t['columns'] if c['better'] and isinstance(r['values'][c['name']], (int, float))]
 
-# %% ../nbs/01_evidence.ipynb #3047557e
+def _cell_line(key, here, there, has_reference):
+    best, printed = here or there, paper_value(*key)
+    digits = 4 if best and best['unit'] == '' and isinstance(best['value'], float) and abs(best['value']) < 2 else 0 if best and isinstance(best['value'], int) else 2
+    show = lambda x: with_interval(None) if x is None else with_interval(x['value'], x['low'], x['high'], digits)
+    verdict = value_verdict(printed, *((best['value'], best['low'], best['high']) if best else (None,))) if isinstance(printed, (int, float)) else ''
+    return {'table': key[1], 'row': key[2], 'column': key[3], 'paper': number(printed), 'ours': show(here), **({'reference': show(there)} if has_reference else {}),
+            'verdict': marked(verdict), 'evidence': best['evidence'] if best else '', 'n': best['n'] if best else ''}
+
+def paper_ours(result, reference=None, tables=()):
+    """DataFrame of cells: table, row, column, paper, ours ± CI, reference ± CI (where given), verdict, evidence, n.
+
+    `tables` lists (paper, table) whose printed scores appear even where nothing was measured."""
+    here, there = by_cell(result['rows']), by_cell(reference['rows'] if reference else [])
+    measured = {k[:4]: k for k in [*here, *there]}
+    keys = dict.fromkeys([c for t in tables for c in printed_cells(*t)] + list(measured))
+    return pd.DataFrame([_cell_line(k, here.get(measured.get(k)), there.get(measured.get(k)), reference is not None) for k in keys])
+
+# %% ../nbs/01_evidence.ipynb #6fb49fe8
 def claims_frame(result, reference=None, digits=2):
     "DataFrame of claims: the statement, what the paper printed, ours ± CI, p, verdict; the reference run stands in for what did not run here."
     own = [k for k in result['claims'] if k['verdict'] != 'not run']
