@@ -7,22 +7,22 @@ __all__ = ['true_rank', 'topk_accuracy', 'mean_reciprocal_rank', 'bleu', 'lcs_le
            'edit_costs', 'edit_counts', 'wer', 'clean_phoenix_2014_trans', 'clean_phoenix_2014', 'retrieval_metrics',
            'bootstrap_interval', 'bleu_counts', 'bleu_interval', 'paired_test', 'paired_bleu_test']
 
-# %% ../nbs/02_metrics.ipynb #6ac3b063
+# %% ../nbs/02_metrics.ipynb #0e49b663
 import re
 from collections import Counter
 from itertools import groupby
 
-# %% ../nbs/02_metrics.ipynb #632190f7
+# %% ../nbs/02_metrics.ipynb #07ff2622
 import jiwer
 import numpy as np
 from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.significance import PairedTest
 from scipy import stats
 
-# %% ../nbs/02_metrics.ipynb #ee66a079
+# %% ../nbs/02_metrics.ipynb #a84fe4a5
 from .core import InputError, check_name
 
-# %% ../nbs/02_metrics.ipynb #75dff439
+# %% ../nbs/02_metrics.ipynb #4883c55e
 def _array(where, field, x, ndim=2):
     "`x` (array, tensor or nested lists) as a non-empty float64 array of `ndim` dimensions without NaN."
     if hasattr(x, 'detach'): x = x.detach().cpu().double()
@@ -33,7 +33,7 @@ def _array(where, field, x, ndim=2):
     if n := np.isnan(x).sum(): raise InputError(where, field, 'no NaN', f'{n} NaN of {x.size}')
     return x
 
-# %% ../nbs/02_metrics.ipynb #806db857
+# %% ../nbs/02_metrics.ipynb #2e287507
 def _indices(where, field, x, n, top):
     "`x` as `n` integers in [0, `top`)."
     if hasattr(x, 'detach'): x = x.detach().cpu()
@@ -45,7 +45,7 @@ def _indices(where, field, x, n, top):
     if len(bad): raise InputError(where, f'{field}[{bad[0]}]', f'an index in [0, {top})', x[bad[0]])
     return x.astype(int)
 
-# %% ../nbs/02_metrics.ipynb #a50640fd
+# %% ../nbs/02_metrics.ipynb #a2a27b11
 def _strings(where, field, x):
     "`x` as a non-empty list of strings."
     if isinstance(x, (str, bytes, dict)) or not hasattr(x, '__iter__'): raise InputError(where, field, 'a list of strings', type(x).__name__)
@@ -61,7 +61,7 @@ def _texts(where, hypotheses, references):
     if len(hyps) != len(refs): raise InputError(where, 'hypotheses', f'{len(refs)} as in references', len(hyps))
     return hyps, refs
 
-# %% ../nbs/02_metrics.ipynb #8b76677b
+# %% ../nbs/02_metrics.ipynb #5c1f7494
 def _count(where, field, x, least=1):
     "`x` as an integer of at least `least`."
     if isinstance(x, bool) or not isinstance(x, (int, np.integer)) or x < least: raise InputError(where, field, f'an integer >= {least}', repr(x))
@@ -72,7 +72,7 @@ def _level(where, level):
     if not isinstance(level, (int, float)) or not 0 < level < 1: raise InputError(where, 'level', 'a number between 0 and 1', repr(level))
     return float(level)
 
-# %% ../nbs/02_metrics.ipynb #12453fd4
+# %% ../nbs/02_metrics.ipynb #71696581
 def _rank(where, scores, labels):
     s = _array(where, 'scores', scores)
     y = _indices(where, 'labels', labels, *s.shape)
@@ -85,7 +85,7 @@ def true_rank(
     "Rank (N,) of the true class from 1: every class with a higher *or equal* score stands before it."
     return _rank('true_rank', scores, labels)
 
-# %% ../nbs/02_metrics.ipynb #75962f7e
+# %% ../nbs/02_metrics.ipynb #8e6745dc
 def topk_accuracy(
     scores, # (N, C), higher is better
     labels, # (N,) class indices in [0, C)
@@ -94,7 +94,7 @@ def topk_accuracy(
     "Percent of clips whose true class is among the `k` best; ties count against (`true_rank`)."
     return float(100 * np.mean(_rank('topk_accuracy', scores, labels) <= _count('topk_accuracy', 'k', k)))
 
-# %% ../nbs/02_metrics.ipynb #340ff1b7
+# %% ../nbs/02_metrics.ipynb #9237781a
 def mean_reciprocal_rank(
     scores, # (N, C), higher is better
     labels, # (N,) class indices in [0, C)
@@ -104,7 +104,7 @@ def mean_reciprocal_rank(
     check_name(convention, ('standard', 'openhands'), 'convention', 'mean_reciprocal_rank')
     return float(np.mean(1 / (_rank('mean_reciprocal_rank', scores, labels) + (convention == 'openhands'))))
 
-# %% ../nbs/02_metrics.ipynb #a10af420
+# %% ../nbs/02_metrics.ipynb #a8a009d1
 _SMOOTH = {'sacrebleu': 'exp', 'neccam': 'none'}
 
 def _bleu_metric(where, convention, tokenize, **kwargs):
@@ -116,7 +116,7 @@ def _bleu_n(metric, order, correct, total, sys_len, ref_len):
     "BLEU of one order, in percent, from summed n-gram counts."
     return float(BLEU.compute_bleu(list(correct), list(total), int(sys_len), int(ref_len), smooth_method=metric.smooth_method, max_ngram_order=order).score)
 
-# %% ../nbs/02_metrics.ipynb #12dd9c6a
+# %% ../nbs/02_metrics.ipynb #1231d321
 def bleu(
     hypotheses, # N strings
     references, # N strings, one for each hypothesis
@@ -130,7 +130,7 @@ def bleu(
     res = {f'bleu{n}': _bleu_n(metric, n, score.counts, score.totals, score.sys_len, score.ref_len) for n in range(1, 5)}
     return {**res, 'signature': str(metric.get_signature())}
 
-# %% ../nbs/02_metrics.ipynb #4a29fac8
+# %% ../nbs/02_metrics.ipynb #13ad2ba6
 def lcs_length(a, b):
     "Length of the longest common subsequence of two token lists."
     at = {}
@@ -141,7 +141,7 @@ def lcs_length(a, b):
         row = (row + hit | row - hit) & full
     return len(a) - row.bit_count()
 
-# %% ../nbs/02_metrics.ipynb #ad9b53ea
+# %% ../nbs/02_metrics.ipynb #896aa432
 def _rouge_one(hyp, ref, beta):
     "ROUGE-L F of two sentences in [0, 1]; tokens are what lies between single spaces."
     h, r = hyp.split(' '), ref.split(' ')
@@ -158,7 +158,7 @@ def rouge_l_each(
     if not isinstance(beta, (int, float)) or not 0 < beta < np.inf: raise InputError('rouge_l', 'beta', 'a number > 0', repr(beta))
     return np.array([100*_rouge_one(h, r, beta) for h, r in zip(*_texts('rouge_l', hypotheses, references))])
 
-# %% ../nbs/02_metrics.ipynb #09d7d01f
+# %% ../nbs/02_metrics.ipynb #3ae0fdfd
 def rouge_l(
     hypotheses, # N strings
     references, # N strings
@@ -167,7 +167,7 @@ def rouge_l(
     "Mean sentence ROUGE-L in percent (Lin, 2004); tokens are split at every single space, so a double space makes an empty token."
     return float(rouge_l_each(hypotheses, references, beta).mean())
 
-# %% ../nbs/02_metrics.ipynb #5c8bb64a
+# %% ../nbs/02_metrics.ipynb #6b94294c
 def _char_counts(hyp, ref, order):
     "N-grams (order, 3) in the hypothesis, in the reference, and in both, without white space."
     h, r = (''.join(x.split()) for x in (hyp, ref))
@@ -182,7 +182,7 @@ def _chrf_all_counts(hyps, refs, order, beta):
     p, r = (n[:, 2]/n[:, 0]).mean(), (n[:, 2]/n[:, 1]).mean()
     return float(100*(1 + beta**2)*p*r/(beta**2*p + r))
 
-# %% ../nbs/02_metrics.ipynb #3e9194da
+# %% ../nbs/02_metrics.ipynb #7676abc1
 def chrf(
     hypotheses, # N strings
     references, # N strings
@@ -199,7 +199,7 @@ def chrf(
     if word_order: raise InputError('chrf', 'word_order', '0 with the neccam convention', word_order)
     return _chrf_all_counts(hyps, refs, kw['char_order'], kw['beta'])
 
-# %% ../nbs/02_metrics.ipynb #af6f6f45
+# %% ../nbs/02_metrics.ipynb #c05797b6
 def edit_costs(
     ref, # token list
     hyp, # token list
@@ -217,7 +217,7 @@ def edit_costs(
         table[i+1] = np.minimum.accumulate(row - run) + run
     return table
 
-# %% ../nbs/02_metrics.ipynb #86ac767f
+# %% ../nbs/02_metrics.ipynb #baf2740f
 def edit_counts(
     ref, # token list
     hyp, # token list
@@ -233,7 +233,7 @@ def edit_counts(
         else: i, n[2] = i - 1, n[2] + 1
     return tuple(n)
 
-# %% ../nbs/02_metrics.ipynb #ef53481d
+# %% ../nbs/02_metrics.ipynb #d0b35abe
 def _word_errors(refs, hyps, costs):
     "Corpus totals (substitutions, insertions, deletions) over lists of token lists."
     if len(set(costs)) > 1: return np.sum([edit_counts(r, h, costs) for r, h in zip(refs, hyps)], axis=0)
@@ -254,7 +254,7 @@ def wer(
     rates = 100*_word_errors(refs, hyps, costs)/n
     return dict(wer=float(rates.sum()), sub=float(rates[0]), ins=float(rates[1])) | {'del': float(rates[2])}
 
-# %% ../nbs/02_metrics.ipynb #9c6f3208
+# %% ../nbs/02_metrics.ipynb #5fb405e6
 _LETTER = '[A-Z]'
 _JOINS = [(f'^{_LETTER}', f'{_LETTER}[+ ]'), None, *[(f'[ +]{_LETTER}', f'{_LETTER}[ +]')]*3, ('[ +]SCH', f'{_LETTER}[ +]'),
           ('[ +]NN', f'{_LETTER}[ +]'), (f'[ +]{_LETTER}', 'NN[ +]'), (f'[ +]{_LETTER}', f'{_LETTER}$')]
@@ -266,14 +266,14 @@ def _join_letters(gloss):
         else: gloss = re.sub('[ +]([A-Z]) ([A-Z]) ', r' \1+\2 ', gloss)
     return gloss
 
-# %% ../nbs/02_metrics.ipynb #3751eb66
+# %% ../nbs/02_metrics.ipynb #e41f5d81
 def _merge_repeats(gloss):
     "Each run of one gloss becomes one; also when the first copy ends a spelling (A+B B). Single spaces, none at the ends."
     gloss = re.sub(' +', ' ', gloss)
     for _ in range(4): gloss = re.sub(r'(?<![\w-])\b([A-Z]+) \1(?![\w-])', r'\1', gloss)
     return ' '.join(' '.join(t for t, _ in groupby(re.sub(' +', ' ', gloss).split(' '))).split())
 
-# %% ../nbs/02_metrics.ipynb #1605b67b
+# %% ../nbs/02_metrics.ipynb #280b5493
 def _gloss(where, gloss):
     if not isinstance(gloss, str): raise InputError(where, 'gloss', 'a string', type(gloss).__name__)
     return gloss.strip()
@@ -287,7 +287,7 @@ def clean_phoenix_2014_trans(gloss):
     for old, new in _TRANS: gloss = re.sub(old, new, gloss)
     return _merge_repeats(_join_letters(gloss))
 
-# %% ../nbs/02_metrics.ipynb #d1473cfb
+# %% ../nbs/02_metrics.ipynb #f7113574
 _P2014 = [('loc-|cl-|qu-|poss-|lh-', ''), ('S0NNE', 'SONNE'), ('HABEN2', 'HABEN'), ('__EMOTION__', ''), ('__PU__', ''), ('__LEFTHAND__', ''),
           ('WIE AUSSEHEN', 'WIE-AUSSEHEN'), ('ZEIGEN( |$)', r'ZEIGEN-BILDSCHIRM\1')]
 
@@ -298,7 +298,7 @@ def clean_phoenix_2014(gloss):
     gloss = re.sub('([A-Z][A-Z])RAUM', r'\1', _join_letters(gloss)).replace('-PLUSPLUS', '')
     return _merge_repeats(gloss)
 
-# %% ../nbs/02_metrics.ipynb #a1684ed8
+# %% ../nbs/02_metrics.ipynb #82d49229
 def _before(scores, targets):
     "For each row: how many columns beat the target, equal it, and equal it with a smaller index; (N,) each."
     d = scores[np.arange(len(scores)), targets, None]
@@ -310,7 +310,7 @@ def _best_of_groups(similarity, groups):
     order = np.argsort(groups, kind='stable')
     return np.maximum.reduceat(similarity[order], np.searchsorted(groups[order], np.arange(similarity.shape[1])))
 
-# %% ../nbs/02_metrics.ipynb #49f72d70
+# %% ../nbs/02_metrics.ipynb #b31669f8
 def _official_t2v(beat, same, _): return np.concatenate([b + np.arange(1, s + 1) for b, s in zip(beat, same)])
 def _official_v2t(beat, _, first): return beat + 1 + first
 def _pessimistic(beat, same, _): return beat + same
@@ -321,7 +321,7 @@ def _summary(ranks, median=np.median):
     recall = {f'R{k}': float(100*np.mean(ranks <= k)) for k in (1, 5, 10)}
     return {**recall, 'MedR': float(median(ranks)), 'MeanR': float(np.mean(ranks)), 'MRR': float(100*np.mean(1/ranks))}
 
-# %% ../nbs/02_metrics.ipynb #134328ff
+# %% ../nbs/02_metrics.ipynb #36525472
 def retrieval_metrics(
     similarity,  # (V, G): videos by sentences, higher is better, finite
     groups=None, # (V,) column of each video's own sentence; default: video i has sentence i
@@ -338,7 +338,7 @@ def retrieval_metrics(
     if ties == 'pessimistic': return dict(t2v=_summary(_pessimistic(*t2v)), v2t=_summary(_pessimistic(*v2t)))
     return dict(t2v=_summary(_official_t2v(*t2v)), v2t=_summary(_official_v2t(*v2t), _lower_median))
 
-# %% ../nbs/02_metrics.ipynb #2b4c6c7b
+# %% ../nbs/02_metrics.ipynb #4f534a3e
 def _bootstrap(where, values, statistic, level, resamples, seed):
     "Statistics (resamples,) of samples with replacement, and the percentile interval, in bounded memory."
     level, resamples, seed = _level(where, level), _count(where, 'resamples', resamples), _count(where, 'seed', seed, 0)
@@ -359,7 +359,7 @@ def bootstrap_interval(
     if not np.isfinite([low, high]).all(): raise InputError(where, 'statistic', 'a finite number on every resample', 'one that is not')
     return low, high
 
-# %% ../nbs/02_metrics.ipynb #c03587b9
+# %% ../nbs/02_metrics.ipynb #83dac7e4
 def bleu_counts(
     hypotheses, # N strings
     references, # N strings
@@ -380,7 +380,7 @@ def _bleu_of(where, convention, tokenize, order):
         return _bleu_n(metric, order, c[:4], c[4:8], *c[8:])
     return score
 
-# %% ../nbs/02_metrics.ipynb #33746fb5
+# %% ../nbs/02_metrics.ipynb #82f2ce2a
 def bleu_interval(
     hypotheses, # N strings
     references, # N strings
@@ -395,7 +395,7 @@ def bleu_interval(
     if len(counts) == 1: return (score(counts),)*2
     return _bootstrap('bleu_interval', np.arange(len(counts)), lambda i: score(counts[i]), level, resamples, seed)[1]
 
-# %% ../nbs/02_metrics.ipynb #10cae44c
+# %% ../nbs/02_metrics.ipynb #87148c2a
 def _paired_bootstrap(d, level, resamples, seed):
     "Percentile interval of the mean of `d`, and the two-sided p of a mean as far from zero when there is no effect."
     draws, (low, high) = _bootstrap('paired_test', d, np.mean, level, resamples, seed)
@@ -407,7 +407,7 @@ def _paired_t(a, b, level):
     res = stats.ttest_rel(a, b); ci = res.confidence_interval(level)
     return float(ci.low), float(ci.high), float(res.pvalue)
 
-# %% ../nbs/02_metrics.ipynb #f64b4ee7
+# %% ../nbs/02_metrics.ipynb #da2a0b17
 def paired_test(
     ours,     # (n,) one number per seed or item
     baseline, # (n,) of the same seeds or items, in the same order
@@ -429,7 +429,7 @@ def paired_test(
     else: low, high, p = _paired_t(a, b, level) if method == 't' else _paired_bootstrap(d, level, resamples, seed)
     return {**res, 'low': low, 'high': high, 'p': p}
 
-# %% ../nbs/02_metrics.ipynb #2416f6ea
+# %% ../nbs/02_metrics.ipynb #c029113b
 def _sacrebleu_p(metric, hyps, base, refs, resamples):
     "p of sacrebleu's paired bootstrap; its seed is $SACREBLEU_SEED, or 12345."
     test = PairedTest([('baseline', base), ('ours', hyps)], {'BLEU': metric}, [refs], test_type='bs', n_samples=resamples)
