@@ -4,21 +4,23 @@
 
 # %% auto #0
 __all__ = ['PHOENIX_SILENCE', 'CorpusError', 'recipes', 'recipe', 'corpus_dir', 'sha256', 'missing_files', 'present', 'verify',
-           'fetch_command', 'fetch', 'load_clip_labels', 'load_scores', 'load_records', 'load_phoenix14t',
-           'hmm_segments', 'load_csl_daily_texts']
+           'fetch_command', 'fetch', 'Lazy', 'Card', 'card_of', 'IsolatedCorpus', 'ContinuousCorpus', 'fingerprint',
+           'load_clip_labels', 'load_scores', 'load_records', 'load_phoenix14t', 'hmm_segments', 'load_csl_daily_texts']
 
-# %% ../nbs/05_corpora.ipynb #4e3bddc1
-import os, re, shutil
+# %% ../nbs/05_corpora.ipynb #573e38be
+import os, re, shutil, subprocess, tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-# %% ../nbs/05_corpora.ipynb #ba5d7080
+# %% ../nbs/05_corpora.ipynb #0a3a2af1
 import numpy as np
 import pandas as pd
 
-# %% ../nbs/05_corpora.ipynb #00c2563d
+# %% ../nbs/05_corpora.ipynb #36624747
 from .core import InputError, check_name, data_dir, load_json, load_pickle, packaged, short_path
 
-# %% ../nbs/05_corpora.ipynb #a9d964e1
+# %% ../nbs/05_corpora.ipynb #6de9eb1d
 class CorpusError(InputError):
     "A corpus, or one of its files, is not what its format says."
 
@@ -34,7 +36,7 @@ def recipe(name):
     "One recipe; a misspelt name gets the nearest ones."
     return recipes()[check_name(name, recipes(), 'corpus')]
 
-# %% ../nbs/05_corpora.ipynb #85d77f04
+# %% ../nbs/05_corpora.ipynb #59b4e6f0
 def corpus_dir(name):
     "Folder of a corpus: `data/NAME`."
     return data_dir()/name
@@ -44,31 +46,35 @@ def sha256(path):
     import hashlib
     with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
 
+def _packed(name): return recipe(name).get('git', {}).get('packed', [])
+
 def missing_files(name):
     "Names of the recipe's files that are absent or of the wrong size."
     at = corpus_dir(name)
     return [f['name'] for f in recipe(name)['files'] if not (at/f['name']).is_file() or (at/f['name']).stat().st_size != f['bytes']]
 
 def present(name):
-    "True if every file of the recipe is there; for a corpus that is put in place by hand, if its folder holds any file."
-    r = recipe(name)
-    return not missing_files(name) if r['files'] else corpus_dir(name).is_dir() and any(corpus_dir(name).iterdir())
+    "True if every file of the recipe is there; for a corpus without a file list, if its folder holds anything."
+    return not missing_files(name) if recipe(name)['files'] else corpus_dir(name).is_dir() and any(corpus_dir(name).iterdir())
+
+# %% ../nbs/05_corpora.ipynb #57a6f62a
+def _verify_file(path, f, source):
+    if not path.is_file(): raise CorpusError(short_path(path), 'file', f"{f['bytes']} bytes from {source}", 'no such file')
+    if path.stat().st_size != f['bytes']: raise CorpusError(short_path(path), 'size', f"{f['bytes']} bytes", f'{path.stat().st_size}')
+    if (found := sha256(path)) != f['sha256']: raise CorpusError(short_path(path), 'sha256', f['sha256'], found)
 
 def verify(name):
     "Raise `CorpusError` for the first file that is absent or has another size or hash."
-    for f in recipe(name)['files']:
-        path = corpus_dir(name)/f['name']
-        if not path.is_file(): raise CorpusError(short_path(path), 'file', f"{f['bytes']} bytes from {recipe(name)['source']}", 'no such file')
-        if path.stat().st_size != f['bytes']: raise CorpusError(short_path(path), 'size', f"{f['bytes']} bytes", f'{path.stat().st_size}')
-        if (found := sha256(path)) != f['sha256']: raise CorpusError(short_path(path), 'sha256', f['sha256'], found)
+    files = recipe(name)['files'] or [f for f in _packed(name) if (corpus_dir(name)/f['name']).exists()]
+    for f in files: _verify_file(corpus_dir(name)/f['name'], f, recipe(name)['source'])
 
 def fetch_command(name):
     "The one command that brings a corpus."
     r = recipe(name)
-    if not r['files']: return r['manual'].format(folder=short_path(corpus_dir(name)))
+    if r['manual']: return r['manual'].format(folder=short_path(corpus_dir(name)))
     return f"signbook data fetch {name}" + ('' if r['free'] else ' --accept-licence')
 
-# %% ../nbs/05_corpora.ipynb #a4191d97
+# %% ../nbs/05_corpora.ipynb #fa93cbf8
 def _resume(url, part, size, timeout=20):
     "Bring `part` up to `size` bytes from `url`, asking only for what is missing."
     import requests
@@ -88,29 +94,132 @@ def _downloader(name, file):
     def get(url, output_file, pooch_):
         source = Path(mirror)/name/file['name'] if mirror else None
         if source and source.is_file(): return shutil.copyfile(source, output_file)
-        part = corpus_dir(name)/f".{file['name']}.part"
+        part = corpus_dir(name)/file['name']; part = part.with_name(f'.{part.name}.part')
         _resume(url, part, file['bytes']); shutil.move(part, output_file)
     return get
 
-# %% ../nbs/05_corpora.ipynb #52be3902
+# %% ../nbs/05_corpora.ipynb #d17f7224
+def _fetch_files(r, at):
+    import logging, pooch, requests
+    pooch.get_logger().setLevel(logging.WARNING)
+    for f in r['files']:
+        path = at/f['name']; path.parent.mkdir(parents=True, exist_ok=True)
+        try: _verify_file(path, f, r['source']); continue
+        except CorpusError: pass
+        try: pooch.retrieve(f['url'], f"sha256:{f['sha256']}", path.name, path.parent, downloader=_downloader(r['name'], f)); path.chmod(0o644)
+        except ValueError as e: raise CorpusError(f"{r['name']}/{f['name']}", 'sha256', f['sha256'], 'another file (nothing was kept)') from e
+        except (OSError, requests.RequestException) as e: raise CorpusError(f"{r['name']}/{f['name']}", 'download', f"{f['bytes']} bytes from {r['source']}", f'{type(e).__name__} (what came is kept; the same command goes on from there)') from e
+
+# %% ../nbs/05_corpora.ipynb #904ea555
+def _fetch_git(r, at):
+    g, mirror = r['git'], os.environ.get('SIGNBOOK_MIRROR')
+    packed = [(Path(mirror)/r['name']/f['name'], f) for f in g['packed']] if mirror else []
+    if packed and all(p.is_file() for p, _ in packed):
+        for source, f in packed:
+            _verify_file(source, f, 'the mirror'); at.mkdir(parents=True, exist_ok=True); part = at/f".{f['name']}.part"
+            shutil.copyfile(source, part); os.replace(part, at/f['name'])
+        return
+    with tempfile.TemporaryDirectory() as tmp:
+        run = lambda *a: subprocess.run(['git', '-C', tmp, *a], check=True, capture_output=True, text=True, env={**os.environ, 'GIT_TERMINAL_PROMPT': '0'})
+        try: run('init', '-q'); run('fetch', '-q', '--depth', '1', f"https://github.com/{g['repository']}", g['commit']); run('checkout', '-q', g['commit'], '--', g['folder'])
+        except (OSError, subprocess.CalledProcessError) as e: raise CorpusError(r['name'], 'git', f"folder {g['folder']} of {r['source']} at {g['commit'][:10]}", str(getattr(e, 'stderr', e)).strip().splitlines()[-1][:120]) from None
+        at.mkdir(parents=True, exist_ok=True); shutil.move(Path(tmp)/g['folder'], at/f".{g['folder']}.part"); os.replace(at/f".{g['folder']}.part", at/g['folder'])
+
+# %% ../nbs/05_corpora.ipynb #5d8017e9
 def fetch(name, accept_licence=False):
     """Bring the missing files of corpus `name` into `data/NAME`; returns that folder.
 
     Raises `CorpusError` when the licence has to be accepted, nothing can be downloaded, or a file is not the one described."""
-    import logging, pooch, requests
     r, at = recipe(name), corpus_dir(name)
-    if not r['files']: raise CorpusError(name, 'files', 'a corpus put in place by hand', f'no public address: {fetch_command(name)}')
+    if r['manual']: raise CorpusError(name, 'files', 'a corpus put in place by hand', f'no public address: {fetch_command(name)}')
     if present(name): verify(name); return at
     if not (r['free'] or accept_licence): raise CorpusError(name, 'licence', f"--accept-licence for: {r['licence']}", 'no consent')
-    pooch.get_logger().setLevel(logging.WARNING); at.mkdir(parents=True, exist_ok=True)
-    for f in r['files']:
-        if (at/f['name']).exists() and (at/f['name']).stat().st_size == f['bytes'] and sha256(at/f['name']) == f['sha256']: continue
-        try: pooch.retrieve(f['url'], f"sha256:{f['sha256']}", f['name'], at, downloader=_downloader(name, f))
-        except ValueError as e: raise CorpusError(f"{name}/{f['name']}", 'sha256', f['sha256'], 'another file (nothing was kept)') from e
-        except (OSError, requests.RequestException) as e: raise CorpusError(f"{name}/{f['name']}", 'download', f"{f['bytes']} bytes from {r['source']}", f'{type(e).__name__} (what came is kept; the same command goes on from there)') from e
+    (_fetch_git if 'git' in r else _fetch_files)(r, at)
     return at
 
-# %% ../nbs/05_corpora.ipynb #668eca76
+# %% ../nbs/05_corpora.ipynb #fbefe496
+class Lazy(Sequence):
+    "A sequence whose items are read on demand: `read(key)` for each of `keys`."
+    def __init__(self, keys, read): self.keys, self.read = list(keys), read
+    def __len__(self): return len(self.keys)
+    def __getitem__(self, i): return Lazy(self.keys[i], self.read) if isinstance(i, slice) else self.read(self.keys[i])
+
+def _pick(items, index): return None if items is None else Lazy([items.keys[i] for i in index], items.read) if isinstance(items, Lazy) else [items[i] for i in index]
+
+# %% ../nbs/05_corpora.ipynb #439463a0
+@dataclass(frozen=True)
+class Card:
+    "What is known about a corpus: source, licence, counts, splits and known defects."
+    name: str
+    title: str = ''
+    source: str = ''
+    licence: str = ''
+    language: str = ''
+    defects: tuple = ()
+    sha256: dict = field(default_factory=dict) # file name -> hash, where read
+
+def card_of(name, **extra):
+    "The card of a corpus that has a recipe."
+    r = recipe(name)
+    return Card(name, r['title'], r['source'], r['licence'], **{'sha256': {f['name']: f['sha256'] for f in r['files']}, **extra})
+
+# %% ../nbs/05_corpora.ipynb #dcc505a3
+@dataclass(frozen=True)
+class IsolatedCorpus:
+    """Clips of single signs. `frame` has one row per clip, in the order of `clips`, with columns name, gloss, signer, split (text; '' = unknown) and whatever else the
+    files say. `clips[i]` is (T, V, C) float32 with NaN = not seen, or `clips` is None for labels alone. `codes` (N, 16) int16 holds phonology, -1 = does not apply."""
+    card: Card
+    frame: pd.DataFrame
+    clips: Sequence = None
+    codes: np.ndarray = None
+    joint_set: str = ''
+    fps: float = None
+
+    def __len__(self): return len(self.frame)
+    def __post_init__(self): _check_corpus(self, ('name', 'gloss', 'signer', 'split'), (self.clips, self.codes))
+    def subset(self, index):
+        "The corpus of the clips at integer positions (or a boolean mask) `index`."
+        i = np.arange(len(self))[np.asarray(index)]
+        return replace(self, frame=self.frame.iloc[i].reset_index(drop=True), clips=_pick(self.clips, i), codes=None if self.codes is None else self.codes[i])
+
+# %% ../nbs/05_corpora.ipynb #90e22634
+@dataclass(frozen=True)
+class ContinuousCorpus:
+    """Sentences. `frame` has one row per video with columns name, text, gloss, signer, split (text; '' = unknown) and frames (int, -1 = unknown).
+    Sequences beside it are None or as long as it: `poses[i]` (T, V, C) float32 NaN = not seen, `features[i]` (n, D) float32, `segments[i]` (S, 3) int of gloss id, first frame, length."""
+    card: Card
+    frame: pd.DataFrame
+    poses: Sequence = None
+    features: Sequence = None
+    segments: Sequence = None
+    gloss_ids: dict = None # id -> gloss of `segments`
+    joint_set: str = ''
+    fps: float = None
+
+    def __len__(self): return len(self.frame)
+    def __post_init__(self): _check_corpus(self, ('name', 'text', 'gloss', 'signer', 'split', 'frames'), (self.poses, self.features, self.segments))
+    def subset(self, index):
+        "The corpus of the videos at integer positions (or a boolean mask) `index`."
+        i = np.arange(len(self))[np.asarray(index)]
+        return replace(self, frame=self.frame.iloc[i].reset_index(drop=True), poses=_pick(self.poses, i), features=_pick(self.features, i), segments=_pick(self.segments, i))
+
+# %% ../nbs/05_corpora.ipynb #d9f7c816
+def _check_corpus(corpus, columns, beside):
+    name = corpus.card.name
+    for c in columns:
+        if c not in corpus.frame: raise CorpusError(name, c, 'a column', f'only {", ".join(map(str, corpus.frame.columns))}')
+    if not len(corpus.frame): raise CorpusError(name, 'items', 'at least one', '0')
+    for s in beside:
+        if s is not None and len(s) != len(corpus.frame): raise CorpusError(name, 'items', f'{len(corpus.frame)}, as the labels', len(s))
+
+def fingerprint(corpus):
+    "Short SHA-256 of a corpus's labels and card; the same files give the same fingerprint."
+    import hashlib
+    h = hashlib.sha256(repr((corpus.card.name, sorted(corpus.card.sha256.items()))).encode())
+    h.update(pd.util.hash_pandas_object(corpus.frame.astype(str), index=False).to_numpy().tobytes())
+    return h.hexdigest()[:16]
+
+# %% ../nbs/05_corpora.ipynb #a8257dba
 def load_clip_labels(path):
     """`{clip: class id}` from a header-less csv of `clip,label` lines, in file order.
 
@@ -128,7 +237,7 @@ def load_clip_labels(path):
     if not labels: raise CorpusError(short_path(path), 'lines', 'at least one clip', '0')
     return labels
 
-# %% ../nbs/05_corpora.ipynb #868e9946
+# %% ../nbs/05_corpora.ipynb #fc3c6d4d
 def _score_vector(x, path, clip, n_classes):
     try: v = np.asarray(x, dtype=np.float64)
     except (TypeError, ValueError): raise CorpusError(short_path(path), clip, f'{n_classes} numbers', type(x).__name__) from None
@@ -153,7 +262,7 @@ def load_scores(path, labels, n_classes, strip=()):
         if extra: raise CorpusError(short_path(path), 'clips', what, f'{len(extra)} without ({", ".join(sorted(extra)[:3])})')
     return np.stack([scores[c] for c in labels])
 
-# %% ../nbs/05_corpora.ipynb #a0e78a57
+# %% ../nbs/05_corpora.ipynb #729eb1f1
 def load_records(path, **types):
     """List of dicts from a (gzipped) pickle that is a list, or a dict by name, of records; each has at least the fields of `types`.
 
@@ -167,7 +276,7 @@ def load_records(path, **types):
             if not isinstance(r.get(k), t) or isinstance(r.get(k), bool): raise CorpusError(short_path(path), f'record {i} ({str(r.get("name", "?"))[:40]}): {k}', t.__name__, type(r[k]).__name__ if k in r else 'nothing')
     return data
 
-# %% ../nbs/05_corpora.ipynb #c23e7688
+# %% ../nbs/05_corpora.ipynb #e054f572
 PHOENIX_SILENCE = 1057
 
 def load_phoenix14t(folder, split):
@@ -187,7 +296,7 @@ def _states(path, record):
     if len(states) != record['num_frames']: raise CorpusError(short_path(path), f"{record['name']}: alignments.pami0", f"{record['num_frames']} states", len(states))
     return states
 
-# %% ../nbs/05_corpora.ipynb #23febf7f
+# %% ../nbs/05_corpora.ipynb #a02f3a4e
 def hmm_segments(states, silence=PHOENIX_SILENCE):
     """Runs of one gloss word in a state sequence (T,): array (S, 3) of word id, first frame, length in frames.
 
@@ -199,7 +308,7 @@ def hmm_segments(states, silence=PHOENIX_SILENCE):
     keep = (word[start] >= 0) & (word[start] < silence)
     return np.stack([word[start], start, length], 1)[keep]
 
-# %% ../nbs/05_corpora.ipynb #2de3c5df
+# %% ../nbs/05_corpora.ipynb #73288004
 def _csl_official(folder):
     info = load_pickle(folder/'csl2020ct_v2.pkl')
     rows = info.get('info') if isinstance(info, dict) else None

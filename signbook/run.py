@@ -7,19 +7,19 @@ __all__ = ['COMMANDS', 'is_table', 'table_notebooks', 'find_notebook', 'title_of
            'check_parameters', 'RunFailed', 'run_notebook', 'cmd_list', 'cmd_run', 'fetch_free', 'cmd_reproduce',
            'cmd_report', 'cmd_data', 'cmd_doctor', 'main']
 
-# %% ../nbs/90_run.ipynb #6f9bcda5
+# %% ../nbs/90_run.ipynb #31316986
 import importlib, os, re, shutil, sys, tempfile, time
 from pathlib import Path
 
-# %% ../nbs/90_run.ipynb #eb26cf15
+# %% ../nbs/90_run.ipynb #d35c31a8
 from fastcore.script import Param, anno_parser, store_true
 
-# %% ../nbs/90_run.ipynb #bf1a2543
+# %% ../nbs/90_run.ipynb #30b709c1
 from .core import SCALES, InputError, check_name, data_dir, device_name, home, outputs_dir, package_versions, packaged, parse_seeds, pick_device, short_path
 from .corpora import CorpusError, corpus_dir, fetch, fetch_command, missing_files, present, recipe, recipes, verify
 from .evidence import load_result, reference, result_path
 
-# %% ../nbs/90_run.ipynb #55df277c
+# %% ../nbs/90_run.ipynb #1bc12fb6
 def _cells(path):
     import nbformat
     try: return nbformat.read(path, 4).cells
@@ -43,13 +43,13 @@ def title_of(path):
     found = re.search(r'^# (.+)$', text, re.M), re.search(r'^> (.+)$', text, re.M)
     return tuple(m[1].strip() if m else '' for m in found)
 
-# %% ../nbs/90_run.ipynb #c9038ea6
+# %% ../nbs/90_run.ipynb #c7f84453
 def corpora_of(path):
     "Names of the recipes that a notebook mentions in its code."
     code = '\n'.join(c.source for c in _cells(path) if c.cell_type == 'code')
     return [n for n in recipes() if re.search(rf'''['"]{re.escape(n)}['"]''', code)]
 
-# %% ../nbs/90_run.ipynb #de15cd8f
+# %% ../nbs/90_run.ipynb #2ae05044
 def notebook_parameters(path):
     "`{name: (type, default text, choices)}` of a notebook's `parameters` cell."
     import logging, papermill
@@ -71,7 +71,7 @@ def check_parameters(path, given):
     if 'seeds' in given: parse_seeds(given['seeds'])
     return {n: _typed(n, known[n][0], str(v)) for n, v in given.items()}
 
-# %% ../nbs/90_run.ipynb #5ebb19c2
+# %% ../nbs/90_run.ipynb #2a8ba380
 class RunFailed(RuntimeError):
     "A notebook did not finish; the message says where and why."
 
@@ -102,7 +102,7 @@ def run_notebook(notebook, **parameters):
     if sent: raise RunFailed(f'{path.stem}: ran with {sent} instead of what was sent')
     return result
 
-# %% ../nbs/90_run.ipynb #d358c51b
+# %% ../nbs/90_run.ipynb #e61e8c07
 def cmd_list():
     "List the table notebooks: what they show, what data they use and whether it is there."
     for name, path in table_notebooks().items():
@@ -110,7 +110,7 @@ def cmd_list():
         print(f'{name:22} {title}\n{"":22} {summary}')
         for c in corpora_of(path): print(f'{"":22} {"✓" if present(c) else "–"} {c}' + ('' if present(c) else f': {fetch_command(c)}'))
 
-# %% ../nbs/90_run.ipynb #735ec94a
+# %% ../nbs/90_run.ipynb #993b583a
 def _pairs(p):
     "`-p name value` lists as a dict; a name given twice or a name without a value is refused."
     flat = [x for group in p or [] for x in group]
@@ -143,7 +143,7 @@ def _summary(path):
     verdicts = [c['verdict'] for c in r['claims']]
     return f"{len(r['rows'])} cells, " + (', '.join(f'{verdicts.count(v)} {v}' for v in dict.fromkeys(verdicts)) or 'no claim judged') + (f", {len(r['not_run'])} parts not run" if r['not_run'] else '')
 
-# %% ../nbs/90_run.ipynb #a9dea6d7
+# %% ../nbs/90_run.ipynb #1fb343eb
 def fetch_free():
     "Bring the freely licensed corpora that table notebooks use; goes on without those that cannot be had."
     for name in dict.fromkeys(c for path in table_notebooks().values() for c in corpora_of(path)):
@@ -172,14 +172,14 @@ def cmd_reproduce(
     if failed: print(f'failed: {", ".join(failed)}', file=sys.stderr)
     return 1 if failed else 0
 
-# %% ../nbs/90_run.ipynb #a96f5c38
+# %% ../nbs/90_run.ipynb #524a8965
 def cmd_report(
     out: str = '' # HTML file (default: outputs/report.html)
 ):
     "Write the report: one self-contained HTML page."
     print(f"report: {short_path(importlib.import_module('signbook.report').report(out))}")
 
-# %% ../nbs/90_run.ipynb #8b4c7aae
+# %% ../nbs/90_run.ipynb #a103fac4
 def _data_list(name):
     for n in [name] if name else recipes():
         r = recipe(n); size = sum(f['bytes'] for f in r['files'])/1e6
@@ -187,8 +187,9 @@ def _data_list(name):
         print(f"{n:20} {state:10} {f'{size:.1f} MB' if r['files'] else 'by hand':>9}  {r['title']}\n{'':20} {r['licence']}; {r['source']}" + ('' if present(n) else f'\n{"":20} {fetch_command(n)}'))
 
 def _data_check(name):
-    bad = 0
-    for n in [name] if name else [n for n in recipes() if present(n)]:
+    bad, names = 0, [name] if name else [n for n in recipes() if present(n)]
+    if not names: print('no corpus is present; signbook data list says how to get one')
+    for n in names:
         try: verify(n); print(f'{n}: ' + ('every file has its SHA-256' if recipe(n)['files'] else f'in place by hand, no hash to compare ({short_path(corpus_dir(n))})'))
         except CorpusError as e: bad = 1; print(e)
     return bad
@@ -206,7 +207,7 @@ def cmd_data(
     if not name: raise InputError('signbook data fetch', 'name', f'one of {", ".join(recipes())}', 'nothing')
     print(f'{name}: {recipe(name)["licence"]}'); print(f'{name}: every file verified in {short_path(fetch(name, accept_licence))}')
 
-# %% ../nbs/90_run.ipynb #a74361a7
+# %% ../nbs/90_run.ipynb #e267eea6
 def _machine_lines():
     import platform, psutil, torch
     free = shutil.disk_usage(home()).free
@@ -226,7 +227,7 @@ def cmd_doctor():
         run = '; '.join(fetch_command(c) for c in lacks)
         print(f'{name:22} ' + (f'lacks {", ".join(lacks)}: {run}' if lacks else f'ready: signbook run {name}') + ('' if reference(name) is None else ' (reference results are shipped)'))
 
-# %% ../nbs/90_run.ipynb #23a0dffb
+# %% ../nbs/90_run.ipynb #c04312c1
 COMMANDS = dict(list=cmd_list, run=cmd_run, reproduce=cmd_reproduce, report=cmd_report, data=cmd_data, doctor=cmd_doctor)
 
 def _usage():
@@ -248,5 +249,6 @@ def main(argv=None):
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ('-h', '--help', 'help'): _usage(); return 0
     try: return COMMANDS[check_name(argv[0], COMMANDS, 'command')](**_parse(argv[0], argv[1:])) or 0
-    except InputError as e: print(f'signbook: {e}', file=sys.stderr); return 2
-    except RunFailed as e: print(f'signbook: {e}', file=sys.stderr); return 1
+    except (InputError, RunFailed) as e:
+        print(f'signbook: {e}'.replace('signbook: signbook', 'signbook', 1), file=sys.stderr)
+        return 2 if isinstance(e, InputError) else 1

@@ -1,0 +1,25 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: reproduce test lab clean
+
+reproduce: $(READY)  ## run every table notebook and write the report
+	$(BIN)/signbook reproduce --fetch $(ARGS)
+
+test: $(READY)  ## notebooks in step with the package, notebook tests, pytest
+	SIGNBOOK_OUTPUTS=$(VENV)/test-outputs PATH="$(BIN):$$PATH" $(BIN)/nbdev_test --n_workers 2
+	$(BIN)/python -m pytest $(ARGS)
+
+lab: $(READY)  ## open JupyterLab here
+	$(BIN)/jupyter lab nbs/00_core.ipynb
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("signbook needs Python 3.11 or newer; try: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+clean:  ## remove the environment (data and results stay)
+	rm -rf $(VENV)

@@ -1,0 +1,132 @@
+"Damaged and hostile files: one line that names file and field, never anything else."
+import gzip
+import os
+import pickle
+import random
+
+import numpy as np
+import pytest
+
+from signbook.core import InputError, load_json, load_pickle
+from signbook.corpora import CorpusError, load_clip_labels, load_phoenix14t, load_records, load_scores
+
+LABELS = {'a': 0, 'b': 2, 'c': 1}
+
+
+class Run:
+    "A pickle that would make a file."
+    def __init__(self, path): self.path = path
+    def __reduce__(self): return os.mkdir, (str(self.path),)
+
+
+def scores(tmp_path, **changes):
+    data = {c: np.eye(3, dtype=np.float32)[k] for c, k in LABELS.items()} | changes
+    path = tmp_path / 'scores.pkl'
+    path.write_bytes(pickle.dumps({k: v for k, v in data.items() if v is not None}))
+    return path
+
+
+def one_line(error, *parts):
+    assert '\n' not in str(error.value) and all(p in str(error.value) for p in parts)
+
+
+@pytest.mark.parametrize('changes, parts', [
+    ({'a': None}, ['a score for every labelled clip', '(a)']),
+    ({'zzz': np.zeros(3)}, ['a label for every scored clip', '(zzz)']),
+    ({'a': np.zeros(4)}, ['a: expected shape (3,)', '(4,)']),
+    ({'a': np.zeros((3, 1))}, ['shape (3,)']),
+    ({'a': np.array([0, np.nan, 1])}, ['a: expected finite scores']),
+    ({'a': np.array([0, np.inf, 1])}, ['finite']),
+    ({'a': np.array(['x', 'y', 'z'])}, ['a: expected 3 numbers']),
+    ({'a': [[1, 2], [3]]}, ['a: expected']),
+    ({'a': None, 'b': None, 'c': None, 'other_1': np.zeros(3)}, ['labelled clip']),
+])
+def test_scores(tmp_path, changes, parts):
+    with pytest.raises(CorpusError) as e: load_scores(scores(tmp_path, **changes), LABELS, 3)
+    one_line(e, 'scores.pkl', *parts)
+
+
+@pytest.mark.parametrize('content', [[1, 2], 'text', None, {1: np.zeros(3)}, 3.0])
+def test_a_pickle_of_something_else(tmp_path, content):
+    (tmp_path / 's.pkl').write_bytes(pickle.dumps(content))
+    with pytest.raises(CorpusError) as e: load_scores(tmp_path / 's.pkl', LABELS, 3)
+    one_line(e, 's.pkl', 'dict of clip name to scores')
+
+
+@pytest.mark.parametrize('protocol', range(6))
+@pytest.mark.parametrize('wrap', [lambda x: x, lambda x: {'a': x}, lambda x: [x], lambda x: {'a': np.array([x], dtype=object)}])
+def test_a_hostile_pickle_does_nothing(tmp_path, protocol, wrap):
+    (tmp_path / 'bad.pkl').write_bytes(pickle.dumps(wrap(Run(tmp_path / 'owned')), protocol))
+    with pytest.raises(InputError) as e: load_pickle(tmp_path / 'bad.pkl')
+    one_line(e, 'bad.pkl', 'pickle')
+    assert not (tmp_path / 'owned').exists()
+
+
+@pytest.mark.parametrize('body', [
+    b"cos\nsystem\n(S'true'\ntR.", b"cbuiltins\neval\n(S'1'\ntR.", b"cnumpy\nload\n(S'x'\ntR.", b"cnumpy.core.multiarray\n_reconstruct\n(cos\nsystem\n(I0\ntS'b'\ntR.",
+    b"ctorch.storage\n_load_from_bytes\n(cos\nsystem\ntR.", b"cnumpy\ndtype\n(S'O8, (99999999,)f8'\ntR.", b"\x80\x04\x8c\x05posix\x8c\x06system\x93\x8c\x04true\x85R.", b'\x80\x04P1\n.',
+    b"ccollections\nOrderedDict.__class__\n.",
+])
+def test_hand_made_pickles(tmp_path, body):
+    (tmp_path / 'x.pkl').write_bytes(body)
+    with pytest.raises(InputError) as e: load_pickle(tmp_path / 'x.pkl')
+    one_line(e, 'x.pkl')
+
+
+def test_fuzzed_pickles_return_data_or_an_input_error(tmp_path):
+    rng, path = random.Random(0), tmp_path / 'f.pkl'
+    whole = pickle.dumps({'clip': np.arange(5.), 'n': np.int64(3), 'l': ['x', {'y': (1, 2)}], 'b': b'abc'})
+    for _ in range(3000):
+        raw = bytearray(whole)
+        for _ in range(rng.randint(1, 4)): raw[rng.randrange(len(raw))] = rng.randrange(256)
+        path.write_bytes(bytes(raw[:rng.randrange(len(raw))] if rng.random() < .3 else raw))
+        try: load_pickle(path)
+        except InputError as e: assert '\n' not in str(e)
+
+
+def test_truncated_files(tmp_path):
+    whole = gzip.compress(pickle.dumps([{'name': 'a', 'text': 'b'}] * 50))
+    for cut in (0, 1, 5, len(whole) // 2, len(whole) - 1):
+        (tmp_path / 't.pkl').write_bytes(whole[:cut])
+        with pytest.raises(InputError) as e: load_records(tmp_path / 't.pkl', name=str)
+        one_line(e, 't.pkl')
+
+
+@pytest.mark.parametrize('text, parts', [('a,1\nb\n', ['line 2', 'clip,class id']), ('a,1\na,1\n', ['line 2', 'distinct']), ('a,-1\n', ['line 1']), ('a,1.5\n', ['line 1']), ('', ['at least one clip']), ('a,x\n', ['line 1']), (',3\n', ['line 1'])])
+def test_labels(tmp_path, text, parts):
+    (tmp_path / 'l.csv').write_text(text)
+    with pytest.raises(CorpusError) as e: load_clip_labels(tmp_path / 'l.csv')
+    one_line(e, 'l.csv', *parts)
+
+
+def test_labels_with_a_byte_order_mark_or_another_encoding(tmp_path):
+    (tmp_path / 'l.csv').write_bytes('\ufeffé,1\n'.encode())
+    assert load_clip_labels(tmp_path / 'l.csv') == {'é': 1}
+    (tmp_path / 'l.csv').write_bytes('é,1\n'.encode('latin-1'))
+    with pytest.raises(CorpusError) as e: load_clip_labels(tmp_path / 'l.csv')
+    one_line(e, 'l.csv', 'UTF-8')
+
+
+GOOD = dict(name='v', signer='S1', gloss='A B', text='c d', num_frames=3, alignments={'pami0': '0 1 2'})
+
+
+@pytest.mark.parametrize('change, parts', [
+    ({'name': 3}, ['record 0', 'name: expected str, found int']), ({'gloss': None}, ['gloss: expected str, found NoneType']), ({'num_frames': 4}, ['pami0: expected 4 states, found 3']),
+    ({'alignments': {}}, ['pami0: expected integers']), ({'alignments': {'pami0': '0 x 1'}}, ['pami0: expected integers']), ({'num_frames': True}, ['num_frames'])])
+def test_phoenix_records(tmp_path, change, parts):
+    (tmp_path / 'phoenix14t.dev').write_bytes(gzip.compress(pickle.dumps([GOOD | change])))
+    with pytest.raises(CorpusError) as e: load_phoenix14t(tmp_path, 'dev')
+    one_line(e, 'phoenix14t.dev', *parts)
+
+
+def test_phoenix_names_must_differ(tmp_path):
+    (tmp_path / 'phoenix14t.dev').write_bytes(gzip.compress(pickle.dumps([GOOD, GOOD])))
+    with pytest.raises(CorpusError) as e: load_phoenix14t(tmp_path, 'dev')
+    one_line(e, 'phoenix14t.dev', 'v again')
+
+
+@pytest.mark.parametrize('text', ['{"a": NaN}', '{"a": 1', '[Infinity]', '', '\x00'])
+def test_json(tmp_path, text):
+    (tmp_path / 'j.json').write_text(text)
+    with pytest.raises(InputError) as e: load_json(tmp_path / 'j.json')
+    one_line(e, 'j.json')
