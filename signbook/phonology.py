@@ -8,19 +8,19 @@ __all__ = ['ABSENT', 'ALL_FEATURES', 'FEATURES', 'Feature', 'feature_names', 'en
            'minimal_pairs', 'shared_codes', 'recognition_ceiling', 'frequencies', 'cooccurrence', 'mutual_information',
            'feature_similarity', 'join_glosses', 'majority_baseline']
 
-# %% ../nbs/04_phonology.ipynb #9ab3d369
+# %% ../nbs/04_phonology.ipynb #a1021a79
 import codecs, csv, io, re
 from pathlib import Path
 from typing import NamedTuple
 
-# %% ../nbs/04_phonology.ipynb #fb060ff1
+# %% ../nbs/04_phonology.ipynb #c4265fef
 import numpy as np
 import pandas as pd
 
-# %% ../nbs/04_phonology.ipynb #f1c543b4
+# %% ../nbs/04_phonology.ipynb #2418c14b
 from .core import InputError, check_name, short_path
 
-# %% ../nbs/04_phonology.ipynb #8dbd9cbb
+# %% ../nbs/04_phonology.ipynb #25c650c0
 ABSENT = ('N/A', 'NA', 'nan', '-1', '')
 
 class Feature(NamedTuple):
@@ -32,7 +32,7 @@ class Feature(NamedTuple):
 
 def _feature(name, osf, values): return Feature(name, tuple(v.strip() for v in values.split(',')), f'{osf}.2.0')
 
-# %% ../nbs/04_phonology.ipynb #a1afa944
+# %% ../nbs/04_phonology.ipynb #752e016b
 _HANDSHAPE = _feature('Handshape', 'Handshape', '1, 3, 4, 5, 7, 8, a, baby_o, bent_1, bent_l, bent_v, c, closed_b, closed_e, curved_1, curved_4, curved_5, curved_h, curved_l, curved_v, d, e, f, flat_1, flat_4, flat_b, flat_h, '
     'flat_horns, flat_ily, flat_m, flat_n, flat_o, flat_v, flatspread_5, g, goody_goody, h, horns, i, ily, k, l, o, open_8, open_b, open_e, open_f, open_h, p, r, s, spread_e, spread_open_e, stacked_5, t, v, w, y')
 _NONDOMINANT = _feature('Nondominant Handshape', 'NonDominantHandshape', '1, 3, 4, 5, 8, A, B, C, Dominance Condition Violation, Lax, O, S, Symmetry Violation, a, baby_o, bent_1, bent_l, bent_v, c, closed_b, curved_1, curved_4, '
@@ -43,7 +43,7 @@ _PLACES = ('Arm Away, Body Away, Cheek Nose, Chin, Clavicle, Elbow Back, Eye, Fi
 _MINOR = _feature('Minor Location', 'MinorLocation', _PLACES.format('', '', ', Wrist Back, Wrist Front'))
 _SECOND_MINOR = _feature('Second Minor Location', 'SecondMinorLocation', _PLACES.format('Forearm Radial, ', 'Other Away, ', ''))
 
-# %% ../nbs/04_phonology.ipynb #4b1b57aa
+# %% ../nbs/04_phonology.ipynb #d2c8064b
 ALL_FEATURES = (
     _HANDSHAPE,
     _feature('Selected Fingers', 'SelectedFingers', 'i, im, imp, imr, imrp, ip, m, mr, mrp, p, r, t'),
@@ -70,7 +70,7 @@ def feature_names(features=FEATURES):
     "Names of the features, in code order."
     return [f.name for f in features]
 
-# %% ../nbs/04_phonology.ipynb #b44a772b
+# %% ../nbs/04_phonology.ipynb #00deee0b
 def _word(value):
     text = str(value).strip()
     return text[:-2] if re.fullmatch(r'-?\d+\.0', text) else text
@@ -78,7 +78,7 @@ def _word(value):
 def _row(frame, i):
     "How messages speak of row `i`: its place, and its entry where the table has one."
     name = next((frame[c].iloc[i] for c in ('Entry ID', 'gloss') if c in frame), None)
-    return f'row {i}' + (f' ({name})' if name is not None else '')
+    return f'row {i}' + (f' ({str(name)[:40]})' if name is not None else '')
 
 def _column_codes(frame, feature, where):
     "Codes (N,) of one column."
@@ -91,7 +91,7 @@ def _column_codes(frame, feature, where):
         raise InputError(where, f'{_row(frame, int(np.argmax(place == k)))}: {feature.name}', f'one of {len(feature.values)} values (such as {", ".join(feature.values[:3])}) or N/A', repr(words[k])[:60])
     return np.array(table + [-1], dtype=np.int16)[place]
 
-# %% ../nbs/04_phonology.ipynb #980f627c
+# %% ../nbs/04_phonology.ipynb #2de753ae
 def _check_path(frame, codes, features, where):
     "Refuse a table whose literal None was read as missing."
     at = feature_names(features).index('Path Movement') if 'Path Movement' in feature_names(features) else None
@@ -114,7 +114,7 @@ def encode(
     _check_path(frame, codes, features, where)
     return codes
 
-# %% ../nbs/04_phonology.ipynb #0a68c012
+# %% ../nbs/04_phonology.ipynb #ba379c89
 def _codes(codes, where, width=None):
     "`codes` as an int64 array (N, F) of small numbers, -1 the least."
     codes = np.asarray(codes)
@@ -132,7 +132,7 @@ def _inventory_codes(codes, features, where):
         raise InputError(where, f'row {i}: {features[j].name}', f'a code below {len(features[j].values)}', codes[i, j])
     return codes
 
-# %% ../nbs/04_phonology.ipynb #79e7f633
+# %% ../nbs/04_phonology.ipynb #62eba726
 def decode(codes, features=FEATURES):
     "DataFrame of words from codes (N, len(features)); N/A for -1."
     codes = _inventory_codes(codes, features, 'decode')
@@ -142,13 +142,13 @@ def mask(codes):
     "Where a feature applies: (N, F) bool."
     return _codes(codes, 'mask') >= 0
 
-# %% ../nbs/04_phonology.ipynb #348b5681
+# %% ../nbs/04_phonology.ipynb #a3ef7443
 _IDS = {'Entry ID': 'EntryID', 'Lemma ID': 'LemmaID', 'Code (survey)': 'Code', 'Lexical Class': 'LexicalClass', 'Number Of Morphemes': 'NumberOfMorphemes.2.0', 'SignBank Reference ID': 'SignBankReferenceID'}
 
 def _csv_text(path):
     "Text of a CSV file; latin-1 is accepted for the OSF export alone."
     try: raw = Path(path).read_bytes().removeprefix(codecs.BOM_UTF8)
-    except OSError as e: raise InputError(short_path(path), 'file', 'a CSV file', e.strerror) from None
+    except (OSError, ValueError) as e: raise InputError(short_path(path), 'file', 'a CSV file', getattr(e, 'strerror', None) or e) from None
     if not raw.strip(): raise InputError(short_path(path), 'content', 'a header and rows', 'an empty file')
     try: return raw.decode('utf-8')
     except UnicodeDecodeError as e:
@@ -167,7 +167,7 @@ def _csv_rows(path):
     if len(rows) < 2: raise InputError(short_path(path), 'rows', 'at least one', 'a header alone')
     return rows[0], rows[1:]
 
-# %% ../nbs/04_phonology.ipynb #9f90e98d
+# %% ../nbs/04_phonology.ipynb #5ab8480b
 def _website_words(frame):
     "OSF spellings as the website prints them: OneHanded -> One Handed, NA -> N/A."
     for f in ALL_FEATURES:
@@ -205,7 +205,7 @@ def duplicate_entries(lexicon):
     "Rows whose Entry ID occurs more than once."
     return lexicon[lexicon['Entry ID'].duplicated(keep=False)]
 
-# %% ../nbs/04_phonology.ipynb #11bd45da
+# %% ../nbs/04_phonology.ipynb #7764c63b
 def entropy(counts):
     "Entropy in bits of counts; 0 for no counts."
     p = np.asarray(counts, dtype=float)
@@ -222,7 +222,7 @@ def feature_stats(codes, features=FEATURES):
                      'majority_share': counts.max()/n if n else np.nan, 'entropy': entropy(counts)})
     return pd.DataFrame(rows).set_index('feature')
 
-# %% ../nbs/04_phonology.ipynb #3e7dfda9
+# %% ../nbs/04_phonology.ipynb #a02a5c7e
 def fold_nondominant(
     lexicon, # DataFrame with a Nondominant Handshape column
     b=None, # the value that stands for B, such as 'open_b'; None keeps B
@@ -237,7 +237,7 @@ def fold_nondominant(
     changed = pd.DataFrame({'from': old, 'to': new})[old != new].value_counts(sort=False).rename('cells')
     return lexicon.assign(**{name: new}), changed
 
-# %% ../nbs/04_phonology.ipynb #ec51e8d9
+# %% ../nbs/04_phonology.ipynb #ee07b2c9
 def _one_hot(codes, sizes):
     "(N, F) codes -> (N, sum of sizes) with a one per value; -1 has none."
     start = np.r_[0, np.cumsum(sizes)]
@@ -255,7 +255,7 @@ def _pair_blocks(a, b, weights, absent, block=512):
         if absent == 'differs': compared = ma.sum(1)[:, None] + weights @ mb - compared
         yield slice(i, i + len(ma)), compared - same, compared
 
-# %% ../nbs/04_phonology.ipynb #21e030fa
+# %% ../nbs/04_phonology.ipynb #e889dca4
 def code_distance(
     a, # codes (N, F)
     b=None, # codes (M, F); None compares a with itself
@@ -271,7 +271,7 @@ def code_distance(
     for rows, differ, compared in _pair_blocks(a, b, w, absent): np.divide(differ, compared, out=out[rows], where=compared > 1e-12*w.sum())
     return np.clip(out, 0, 1, out=out)
 
-# %% ../nbs/04_phonology.ipynb #5120605a
+# %% ../nbs/04_phonology.ipynb #9e3166b4
 def soft_distance(
     lexicon_codes, # true codes (N, F)
     codes, # recognised codes (M, F)
@@ -284,7 +284,7 @@ def soft_distance(
     sizes = np.maximum(a.max(0, initial=0), b.max(0, initial=0)).astype(np.int64) + 1
     return 1 - _one_hot(a, sizes) @ (_one_hot(b, sizes)*np.repeat(p, sizes, axis=1)).T/a.shape[1]
 
-# %% ../nbs/04_phonology.ipynb #ed2aed1b
+# %% ../nbs/04_phonology.ipynb #663d96b7
 def _differing(a, b, absent):
     "(P, F) bool: in which features the pairs a[p], b[p] differ."
     differ = a != b
@@ -313,7 +313,7 @@ def minimal_pairs(
     differ = _differing(codes[i], codes[j], absent)
     return pd.DataFrame({'i': i, 'j': j, 'differences': differ.sum(1), 'feature': _name_patterns(differ, feature_names(features))})
 
-# %% ../nbs/04_phonology.ipynb #9c2e950b
+# %% ../nbs/04_phonology.ipynb #c4134077
 def shared_codes(codes):
     """(group (N,), size (N,)): a number per distinct code and how many signs have it. A row in which no feature applies is in group -1 of size 0."""
     codes = _codes(codes, 'shared_codes')
@@ -324,7 +324,7 @@ def shared_codes(codes):
         group[known], size[known] = at.reshape(-1), counts[at.reshape(-1)]
     return group, size
 
-# %% ../nbs/04_phonology.ipynb #71b4b9aa
+# %% ../nbs/04_phonology.ipynb #c5a6ea2c
 def recognition_ceiling(
     codes, # (N, F)
     k=1, # guesses
@@ -341,7 +341,7 @@ def recognition_ceiling(
     rank = np.arange(len(g)) - np.searchsorted(g, g)
     return float(w[order][rank < k].sum()/w.sum())
 
-# %% ../nbs/04_phonology.ipynb #8fc67fe3
+# %% ../nbs/04_phonology.ipynb #2186b243
 def frequencies(codes, features=FEATURES):
     "`{feature: shares (V+1,)}` that sum to 1; `shares[code]` is right for every code, -1 (does not apply) included."
     codes = _inventory_codes(codes, features, 'frequencies')
@@ -356,7 +356,7 @@ def cooccurrence(codes, first, second, features=FEATURES):
     np.add.at(out, (codes[:, i], codes[:, j]), 1)
     return out
 
-# %% ../nbs/04_phonology.ipynb #d100bfe2
+# %% ../nbs/04_phonology.ipynb #c2f7fc1e
 def mutual_information(counts):
     "(mutual information in bits, normalised by the mean of the two entropies) of a table of counts (V1, V2); 0 where neither varies."
     hx, hy, hxy = entropy(np.sum(counts, 1)), entropy(np.sum(counts, 0)), entropy(np.ravel(counts))
@@ -372,7 +372,7 @@ def feature_similarity(codes, features=FEATURES):
             if counts.any(): out.loc[a, b] = out.loc[b, a] = mutual_information(counts)[1]
     return out
 
-# %% ../nbs/04_phonology.ipynb #18226f95
+# %% ../nbs/04_phonology.ipynb #c28e2c8f
 def _key(name): return re.sub(r'[\s_]+', '_', name.strip().casefold())
 
 def _lookups(lexicon):
@@ -396,12 +396,12 @@ def _chosen_rows(choose, lexicon):
     "`{gloss: row}` from Entry IDs or row numbers."
     exact, out = _lookups(lexicon)[0], {}
     for gloss, to in (choose or {}).items():
-        rows = [int(to)] if isinstance(to, (int, np.integer)) and 0 <= to < len(lexicon) else exact.get(to, [])
+        rows = [int(to)] if isinstance(to, (int, np.integer)) and 0 <= to < len(lexicon) else exact.get(str(to), [])
         if len(rows) != 1: raise InputError('join_glosses', f'choose[{gloss!r}]', 'an Entry ID that occurs once, or a row number', repr(to))
         out[gloss] = rows[0]
     return out
 
-# %% ../nbs/04_phonology.ipynb #107e1d5b
+# %% ../nbs/04_phonology.ipynb #a39385c0
 def join_glosses(
     glosses, # N words, repeats allowed
     lexicon, # DataFrame from load_asl_lex
@@ -427,7 +427,7 @@ def join_glosses(
     codes = np.concatenate([encode(lexicon, features, 'join_glosses'), np.full((1, len(features)), -1, np.int16)])[at]
     return codes, at >= 0, report
 
-# %% ../nbs/04_phonology.ipynb #9ad7f669
+# %% ../nbs/04_phonology.ipynb #39bf5ddf
 def majority_baseline(
     train, # codes (N, F)
     test=None, # codes (M, F); None tests on train
