@@ -6,26 +6,26 @@
 __all__ = ['EVIDENCE', 'VERDICTS', 'MARKS', 'check_table', 'check_paper', 'papers', 'paper_table', 'table_frame', 'paper_value',
            'decimals', 'value_verdict', 'effect_verdict', 'cell', 'claim', 'not_run', 'check_result', 'result_path',
            'save_result', 'load_result', 'reference', 'origin', 'larger', 'number', 'with_interval', 'marked', 'pooled',
-           'by_cell', 'printed_cells', 'paper_ours', 'claims_frame', 'missing_frame']
+           'by_cell', 'printed_cells', 'paper_ours', 'wide', 'claims_frame', 'missing_frame']
 
-# %% ../nbs/01_evidence.ipynb #8eb221fe
+# %% ../nbs/01_evidence.ipynb #9a952d8b
 import json, time
 from functools import cache
 from pathlib import Path
 
-# %% ../nbs/01_evidence.ipynb #45339c2a
+# %% ../nbs/01_evidence.ipynb #58569767
 import numpy as np
 import pandas as pd
 
-# %% ../nbs/01_evidence.ipynb #bc3d03b0
+# %% ../nbs/01_evidence.ipynb #da41e8cb
 from .core import SCALES, InputError, atomic_path, check_name, load_json, outputs_dir, packaged, plain, provenance, save_json, short_path
 
-# %% ../nbs/01_evidence.ipynb #0eb19e54
+# %% ../nbs/01_evidence.ipynb #ddc6bcbb
 EVIDENCE = ('transcribed', 'rescored', 'mechanism', 'replicated')
 VERDICTS = ('holds', 'contradicted', 'inconclusive', 'not testable here', 'not run')
 MARKS = {'holds': '✓', 'contradicted': '✗', 'inconclusive': '?', 'not testable here': '–', 'not run': '–'}
 
-# %% ../nbs/01_evidence.ipynb #092b890d
+# %% ../nbs/01_evidence.ipynb #6db0aee3
 def _expect(ok, where, field, expected, found):
     if not ok: raise InputError(where, field, expected, found if isinstance(found, str) else repr(found))
 
@@ -36,7 +36,7 @@ def _fields(d, where, field, required, optional=()):
 
 def _text(x, where, field): _expect(isinstance(x, str) and x.strip(), where, field, 'a text', x)
 
-# %% ../nbs/01_evidence.ipynb #b4b6e979
+# %% ../nbs/01_evidence.ipynb #ec9d2d16
 def _check_columns(columns, where, field):
     _expect(isinstance(columns, list) and columns, where, field, 'a list of columns', columns)
     for i, c in enumerate(columns):
@@ -48,7 +48,7 @@ def _check_columns(columns, where, field):
     _expect(len(set(names)) == len(names), where, field, 'distinct column names', ', '.join(n for n in names if names.count(n) > 1))
     return names
 
-# %% ../nbs/01_evidence.ipynb #fd817950
+# %% ../nbs/01_evidence.ipynb #ff035687
 def _check_rows(rows, columns, where, field):
     _expect(isinstance(rows, list) and rows, where, field, 'a list of rows', rows)
     for i, r in enumerate(rows):
@@ -62,7 +62,7 @@ def _check_rows(rows, columns, where, field):
     names = [r['name'] for r in rows]
     _expect(len(set(names)) == len(names), where, field, 'distinct row names', ', '.join(sorted({n for n in names if names.count(n) > 1})))
 
-# %% ../nbs/01_evidence.ipynb #ff64f041
+# %% ../nbs/01_evidence.ipynb #fa4a1406
 def check_table(t, where, field):
     "Raise `InputError` naming `where` and the field if `t` is not a well-formed table."
     _fields(t, where, field, ('id', 'label', 'caption', 'dataset', 'split', 'source', 'columns', 'rows', 'notes'))
@@ -84,7 +84,7 @@ def check_paper(paper, where='paper'):
     _expect(len(set(ids)) == len(ids), where, '$.tables', 'distinct table ids', ', '.join(sorted({n for n in ids if ids.count(n) > 1})))
     return paper
 
-# %% ../nbs/01_evidence.ipynb #07bc2539
+# %% ../nbs/01_evidence.ipynb #3fd9898e
 @cache
 def papers(folder=None):
     "All papers as `{key: paper}`, each checked; from the packaged `data/papers` unless a `folder` is given."
@@ -98,20 +98,20 @@ def paper_table(paper, table):
     tables = {t['id']: t for t in papers()[check_name(paper, papers(), 'paper')]['tables']}
     return tables[check_name(table, tables, f'table of {paper}')]
 
-# %% ../nbs/01_evidence.ipynb #768f9480
+# %% ../nbs/01_evidence.ipynb #6442dfff
 def table_frame(table):
     "A transcribed table (from `paper_table`) as a DataFrame, rows by name; empty where the paper prints nothing."
     frame = pd.DataFrame([{'': r['name'], **r['values']} for r in table['rows']], dtype=object).set_index('')
     return frame.where(frame.notna(), '')
 
-# %% ../nbs/01_evidence.ipynb #7a302f51
+# %% ../nbs/01_evidence.ipynb #41b9c4c0
 def paper_value(paper, table, row, column):
     "What the paper printed in one cell; None where it printed nothing or has no such row or column."
     if paper not in papers(): return None
     t = next((t for t in papers()[paper]['tables'] if t['id'] == table), {'rows': []})
     return next((r['values'].get(column) for r in t['rows'] if r['name'] == row), None)
 
-# %% ../nbs/01_evidence.ipynb #e7b33ce1
+# %% ../nbs/01_evidence.ipynb #a1f0a3fd
 def decimals(x):
     "Digits after the point of a number as printed: 98.42 -> 2, 9 -> 0."
     return len(repr(float(x)).rstrip('0').partition('.')[2])
@@ -122,7 +122,7 @@ def value_verdict(printed, value, low=None, high=None):
     if abs(value - printed) <= .5 * 10**-decimals(printed) + 1e-9: return 'holds'
     return 'holds' if low is not None and low <= printed <= high else 'contradicted'
 
-# %% ../nbs/01_evidence.ipynb #73e36de8
+# %% ../nbs/01_evidence.ipynb #3d42dfbe
 def effect_verdict(low, high, better='higher', claimed=None):
     """Verdict on a difference with interval [low, high]; `better='lower'` when the claim is a decrease.
 
@@ -134,7 +134,7 @@ def effect_verdict(low, high, better='higher', claimed=None):
     if high < 0 or (claimed is not None and sign*claimed > high): return 'contradicted'
     return 'inconclusive'
 
-# %% ../nbs/01_evidence.ipynb #7b2b3681
+# %% ../nbs/01_evidence.ipynb #ee688c0d
 def cell(paper, table, row, column, value, *, evidence, corpus, scale, n, seed=None, low=None, high=None, unit='%'):
     """One measured number for a result file.
 
@@ -148,12 +148,12 @@ def claim(id, text, *, paper, verdict, evidence, corpus, n, printed=None, effect
     check_name(verdict, VERDICTS, 'verdict', id); check_name(evidence, EVIDENCE[1:], 'evidence', id); check_name(kind, ('value', 'difference'), 'kind', id)
     return plain(dict(id=id, text=text, paper=paper, kind=kind, printed=printed, effect=effect, low=low, high=high, p=p, verdict=verdict, evidence=evidence, corpus=corpus, n=n, unit=unit, note=note), id)
 
-# %% ../nbs/01_evidence.ipynb #1e62f9e1
+# %% ../nbs/01_evidence.ipynb #453c6b87
 def not_run(paper, table, part, needs, command):
     "A part of a notebook that did not run, with the command that would make it."
     return dict(paper=paper, table=table, part=part, needs=needs, command=command)
 
-# %% ../nbs/01_evidence.ipynb #47aeba65
+# %% ../nbs/01_evidence.ipynb #cb2d7baf
 _ROW = ('paper', 'table', 'row', 'column', 'evidence', 'corpus', 'scale', 'seed', 'value', 'low', 'high', 'n', 'unit')
 _CLAIM = ('id', 'text', 'paper', 'kind', 'printed', 'effect', 'low', 'high', 'p', 'verdict', 'evidence', 'corpus', 'n', 'unit', 'note')
 
@@ -168,7 +168,7 @@ def check_result(r, where='result'):
     _fields(r['provenance'], where, '$.provenance', ('git', 'packages', 'python', 'device', 'seconds', 'peak_memory_mib', 'date', 'parameters', 'corpora'), ('units',))
     return r
 
-# %% ../nbs/01_evidence.ipynb #2f859f8d
+# %% ../nbs/01_evidence.ipynb #02c8f470
 def result_path(notebook, scale, corpus='', out=''):
     "Where a run's result goes: `out` if given (a .json file or a folder), else `outputs/results/`."
     stem = '.'.join(x for x in (notebook, corpus, scale) if x)
@@ -189,7 +189,7 @@ def load_result(path):
     "A result file, checked."
     return check_result(load_json(path), Path(path).name)
 
-# %% ../nbs/01_evidence.ipynb #a545ed62
+# %% ../nbs/01_evidence.ipynb #d1cc05e0
 def _rank(result):
     p = result['provenance']
     return SCALES.index(p['parameters'].get('scale', 'smoke')), len(result['rows']), p['date']
@@ -205,13 +205,13 @@ def origin(result):
     bits = [f"{p['parameters'].get('scale', '?')} scale", f"seeds {p['parameters'].get('seeds', '?')}", f"commit {commit[:7]}{'+' if p['git']['dirty'] else ''}" if commit else 'no commit', p['date']]
     return ', '.join(bits)
 
-# %% ../nbs/01_evidence.ipynb #b892f4b8
+# %% ../nbs/01_evidence.ipynb #0e3914b0
 def larger(rows, scale, reference):
     "What a figure should be drawn from: the reference result if it is of a larger scale or nothing ran here, else this run's `rows`."
     use = reference and (not rows or SCALES.index(reference['provenance']['parameters'].get('scale', 'smoke')) > SCALES.index(scale))
     return reference if use else dict(rows=rows)
 
-# %% ../nbs/01_evidence.ipynb #d9c318c1
+# %% ../nbs/01_evidence.ipynb #393ef74f
 def number(x, digits=2):
     "A number as text; '' for None."
     return '' if x is None else x if isinstance(x, str) else f'{x:.{digits}f}'
@@ -225,7 +225,7 @@ def marked(verdict):
     "A verdict with its mark, readable without colour."
     return f'{MARKS[verdict]} {verdict}' if verdict else ''
 
-# %% ../nbs/01_evidence.ipynb #becd2c8e
+# %% ../nbs/01_evidence.ipynb #1bf60526
 def pooled(rows):
     "Cells of one table cell over several seeds as their mean with a 95 % t-interval; single cells keep their own interval."
     first, values = rows[0], [r['value'] for r in rows if r['value'] is not None]
@@ -240,16 +240,17 @@ def by_cell(rows):
     for r in rows: groups.setdefault((r['paper'], r['table'], r['row'], r['column'], r['evidence']), []).append(r)
     return {k: pooled(v) for k, v in groups.items()}
 
-# %% ../nbs/01_evidence.ipynb #ef98629f
+# %% ../nbs/01_evidence.ipynb #62708c9e
 def printed_cells(paper, table):
     "Keys (paper, table, row, column) of the scores that a paper's table prints: numbers in columns with a better direction."
     t = paper_table(paper, table)
     return [(paper, table, r['name'], c['name']) for r in t['rows'] for c in t['columns'] if c['better'] and isinstance(r['values'][c['name']], (int, float))]
 
+def _digits(cell): return 0 if isinstance(cell['value'], int) else 4 if cell['unit'] == '' and abs(cell['value'] or 0) < 2 else 2
+
 def _cell_line(key, here, there, has_reference):
     best, printed = here or there, paper_value(*key)
-    digits = 4 if best and best['unit'] == '' and isinstance(best['value'], float) and abs(best['value']) < 2 else 0 if best and isinstance(best['value'], int) else 2
-    show = lambda x: with_interval(None) if x is None else with_interval(x['value'], x['low'], x['high'], digits)
+    show = lambda x: with_interval(None) if x is None else with_interval(x['value'], x['low'], x['high'], _digits(x))
     verdict = value_verdict(printed, *((best['value'], best['low'], best['high']) if best else (None,))) if isinstance(printed, (int, float)) else ''
     return {'table': key[1], 'row': key[2], 'column': key[3], 'paper': number(printed), 'ours': show(here), **({'reference': show(there)} if has_reference else {}),
             'verdict': marked(verdict), 'evidence': best['evidence'] if best else '', 'n': best['n'] if best else ''}
@@ -263,7 +264,14 @@ def paper_ours(result, reference=None, tables=()):
     keys = dict.fromkeys([c for t in tables for c in printed_cells(*t)] + list(measured))
     return pd.DataFrame([_cell_line(k, here.get(measured.get(k)), there.get(measured.get(k)), reference is not None) for k in keys])
 
-# %% ../nbs/01_evidence.ipynb #6fb49fe8
+# %% ../nbs/01_evidence.ipynb #bebdb654
+def wide(rows, table, columns):
+    "DataFrame of one table's cells as text with intervals: its rows by `columns`."
+    cells = {(k[2], k[3]): c for k, c in by_cell(rows).items() if k[1] == table and k[3] in columns}
+    text = lambda c: '' if c is None else with_interval(c['value'], c['low'], c['high'], _digits(c))
+    return pd.DataFrame([{c: text(cells.get((r, c))) for c in columns} for r in dict.fromkeys(r for r, _ in cells)], index=list(dict.fromkeys(r for r, _ in cells)))
+
+# %% ../nbs/01_evidence.ipynb #cc45946c
 def claims_frame(result, reference=None, digits=2):
     "DataFrame of claims: the statement, what the paper printed, ours ± CI, p, verdict; the reference run stands in for what did not run here."
     own = [k for k in result['claims'] if k['verdict'] != 'not run']

@@ -8,21 +8,21 @@ __all__ = ['JOINT_SETS', 'JointSet', 'chains', 'mirror_pairs', 'joint_set', 'adj
            'animate', 'interpolate', 'normalise_shoulders', 'mirror', 'shear', 'rotate', 'resample', 'tracked_span',
            'trim', 'bones', 'motion', 'streams']
 
-# %% ../nbs/03_pose.ipynb #e4325ca2
+# %% ../nbs/03_pose.ipynb #f03b65ad
 import struct
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-# %% ../nbs/03_pose.ipynb #4b1cdffe
+# %% ../nbs/03_pose.ipynb #d88f2e49
 import numpy as np
 
-# %% ../nbs/03_pose.ipynb #8a794019
+# %% ../nbs/03_pose.ipynb #844470b3
 from .core import PALETTE, InputError, atomic_path, check_name, short_path
 
-# %% ../nbs/03_pose.ipynb #da18755c
+# %% ../nbs/03_pose.ipynb #d04cb16c
 @dataclass(frozen=True, repr=False)
 class JointSet:
     """The joints of a clip in their order.
@@ -45,10 +45,10 @@ class JointSet:
     @cached_property
     def at(self): return {n: i for i, n in enumerate(self.joints)}
     def __len__(self): return len(self.joints)
-    def __repr__(self): return f"JointSet({self.name}: {len(self)} joints, {len(self.edges)} edges, {len(self.pairs)} pairs, {', '.join(f'{k} {len(v)}' for k, v in self.parts.items())})"
+    def __repr__(self): return f"JointSet({self.name}: {len(self)} joints, {len(self.edges)} edges, {len(self.pairs)} pairs)"
     def __reduce__(self): return JointSet, (self.name, self.joints, self.edges, self.pairs, dict(self.parts), self.root, self.y_up)
 
-# %% ../nbs/03_pose.ipynb #b8e67b4c
+# %% ../nbs/03_pose.ipynb #12988bb2
 def _check_joint_set(js):
     "Raise `InputError` where the indices of a joint set do not fit its joints."
     if len(js.at) != len(js) or not js.joints: raise InputError(js.name, 'joints', 'at least one name, none twice', f'{len(js.at)} names for {len(js)} joints')
@@ -57,13 +57,13 @@ def _check_joint_set(js):
         if v and not 0 <= min(v) <= max(v) < len(js): raise InputError(js.name, k, f'indices from 0 to {len(js)-1}', f'{min(v)} to {max(v)}')
         if k in ('pairs', 'parts') and len(set(v)) != len(v): raise InputError(js.name, k, 'every joint at most once', 'a repeat')
 
-# %% ../nbs/03_pose.ipynb #db82f3e1
+# %% ../nbs/03_pose.ipynb #e1d61c31
 def chains(text, first=0):
     "'0-1-2 5-6' -> [(0, 1), (1, 2), (5, 6)], all moved up by `first`."
     lines = [[int(i) + first for i in c.split('-')] for c in text.split()]
     return [e for c in lines for e in zip(c, c[1:])]
 
-# %% ../nbs/03_pose.ipynb #e6203c4c
+# %% ../nbs/03_pose.ipynb #d33864a4
 _FINGERS = ('index', 'middle', 'ring', 'pinky')
 _HAND21 = ['wrist', *(f'thumb_{j}' for j in ('cmc', 'mcp', 'ip', 'tip')), *(f'{f}_{j}' for f in _FINGERS for j in ('mcp', 'pip', 'dip', 'tip'))]
 _HAND10 = ['wrist', 'thumb_tip', *(f'{f}_{j}' for f in _FINGERS for j in ('mcp', 'tip'))]
@@ -73,7 +73,7 @@ _FAN = '0-1-2-3-4 0-5-6-7-8 0-9-10-11-12 0-13-14-15-16 0-17-18-19-20'
 def _hands(names=_HAND21, text=_PALM):
     return [(f'{side}_hand', [f'{side}_hand_{n}' for n in names], text) for side in ('left', 'right')]
 
-# %% ../nbs/03_pose.ipynb #d1d8af6e
+# %% ../nbs/03_pose.ipynb #a68739b4
 def _both(text): return [w.replace('*', s) for w in text.split() for s in (('left', 'right') if '*' in w else ('',))]
 
 _BODY33 = ['nose', *(f'{s}_eye{p}' for s in ('left', 'right') for p in ('_inner', '', '_outer')),
@@ -89,7 +89,7 @@ _EDGES25 = '1-8 1-2-3-4 1-5-6-7 8-9-10-11 8-12-13-14 1-0 0-15-17 0-16-18 14-19-2
 _KINECT20 = ['head', 'neck', *_both('*_shoulder *_elbow *_wrist *_hand'), 'spine_mid', 'spine_base', *_both('*_hip *_knee *_ankle *_foot')]
 _EDGES20 = '1-0 1-2-4-6-8 1-3-5-7-9 1-10-11 11-12-14-16-18 11-13-15-17-19'
 
-# %% ../nbs/03_pose.ipynb #b5996e57
+# %% ../nbs/03_pose.ipynb #0a02ba1d
 _MIDLINE = {0, 1, 2, 4, 5, 6, *range(8, 20), 94, 151, 152, 164, 168, 175, 195, 197, 199, 200}
 _RIGHT478 = {l: r for l, r in zip(range(248, 468), (i for i in range(248) if i not in _MIDLINE))} | {473: 468, 474: 471, 475: 470, 476: 469, 477: 472}
 _RIGHT68 = ({16 - i: i for i in range(8)} | {26 - i: 17 + i for i in range(5)} | {35: 31, 34: 32, 45: 36, 44: 37, 43: 38, 42: 39, 47: 40, 46: 41}
@@ -102,7 +102,7 @@ def mirror_pairs(joints):
     partner = [(i, n.replace('left', 'right') if 'left' in n else _RIGHT.get(n)) for n, i in at.items()]
     return tuple((i, at[p]) for i, p in partner if p in at)
 
-# %% ../nbs/03_pose.ipynb #3929add4
+# %% ../nbs/03_pose.ipynb #4310ac7f
 _CONTOURS = ('61-146-91-181-84-17-314-405-321-375-291 61-185-40-39-37-0-267-269-270-409-291 '
              '78-95-88-178-87-14-317-402-318-324-308 78-191-80-81-82-13-312-311-310-415-308 '
              '263-249-390-373-374-380-381-382-362 263-466-388-387-386-385-384-398-362 276-283-282-295-285 300-293-334-296-336 '
@@ -115,7 +115,7 @@ _FACE468 = ('face', [f'face_{i}' for i in range(468)], _CONTOURS)
 _FACE478 = ('face', [f'face_{i}' for i in range(478)], f'{_CONTOURS} {_IRISES}')
 _FACE68, _FACE70 = (('face', [f'face68_{i}' for i in range(n)], _LINES68) for n in (68, 70))
 
-# %% ../nbs/03_pose.ipynb #7be39f00
+# %% ../nbs/03_pose.ipynb #96766a4f
 _WRISTS = (('left_wrist', 'left_hand_wrist'), ('right_wrist', 'right_hand_wrist'))
 
 def _build(name, blocks, links=(), **kw):
@@ -128,7 +128,7 @@ def _build(name, blocks, links=(), **kw):
     edges += [(joints.index(a), joints.index(b)) for a, b in links]
     return JointSet(name, joints, edges, mirror_pairs(joints), parts, **kw)
 
-# %% ../nbs/03_pose.ipynb #a291b053
+# %% ../nbs/03_pose.ipynb #d2bb4a2b
 def _graph27(name, body, text):
     js = _build(name, [('body', body, ''), *_hands(_HAND10, '')])
     return JointSet(name, js.joints, chains(text), js.pairs, js.parts)
@@ -138,7 +138,7 @@ _OPENHANDS27 = _graph27('openhands27', ['nose', *_both('*_eye *_shoulder *_elbow
 _SAMSLR27 = _graph27('samslr27', ['nose', *_both('*_shoulder *_elbow *_wrist')],
     '0-1 0-2 1-3 3-5 2-4 4-6 7-8 7-9 7-11 7-13 7-15 9-10 11-12 13-14 15-16 17-18 17-19 17-21 17-23 17-25 19-20 21-22 23-24 25-26 5-7 6-17')
 
-# %% ../nbs/03_pose.ipynb #6dd388b7
+# %% ../nbs/03_pose.ipynb #7b3fdb2b
 _POSE, _WORLD = ('body', _BODY33, _EDGES33), ('world', [f'world_{n}' for n in _BODY33], _EDGES33)
 _KINECT = JointSet('kinect20', _KINECT20, chains(_EDGES20), mirror_pairs(_KINECT20),
                    {'body': [i for i in range(20) if i not in (8, 9)], 'left_hand': (8,), 'right_hand': (9,)}, root=1, y_up=True)
@@ -152,14 +152,14 @@ JOINT_SETS = {js.name: js for js in (_OPENHANDS27, _SAMSLR27, _KINECT,
     _build('openpose137', [('body', _BODY25, _EDGES25), _FACE70, *_hands(text=_FAN)], _WRISTS, root=1),
     _build('coco_wholebody133', [('body', _COCO23, _COCO_EDGES), _FACE68, *_hands(text=_FAN)], _WRISTS))}
 
-# %% ../nbs/03_pose.ipynb #16c531d6
+# %% ../nbs/03_pose.ipynb #c7313bcd
 def joint_set(name):
     "A joint set by name (a `JointSet` comes back as it is); a misspelt name gets the nearest ones."
     return name if isinstance(name, JointSet) else JOINT_SETS[check_name(name, JOINT_SETS, 'joint set', 'joint_set')]
 
 _set = joint_set
 
-# %% ../nbs/03_pose.ipynb #f1a2c7b6
+# %% ../nbs/03_pose.ipynb #e558cd79
 def adjacency(
     joint_set # a `JointSet` or its name
 ):
@@ -170,7 +170,7 @@ def adjacency(
     share = lambda a: a / np.maximum(a.sum(0), 1)
     return np.stack([np.eye(len(js)), share(inward), share(inward.T)]).astype(np.float32)
 
-# %% ../nbs/03_pose.ipynb #4d36dc85
+# %% ../nbs/03_pose.ipynb #d4b40769
 def parents(joint_set):
     "Parent of every joint, int (V,), -1 for roots: breadth-first over the edges from `root`, then from each joint not yet reached."
     js = _set(joint_set)
@@ -184,7 +184,7 @@ def parents(joint_set):
                 if j in todo: todo.remove(j); up[j] = i; queue.append(j)
     return up
 
-# %% ../nbs/03_pose.ipynb #1e9a7368
+# %% ../nbs/03_pose.ipynb #40135438
 def check_clip(
     clip, # (T, V, C) numbers, NaN where not seen
     joint_set=None, # a `JointSet` or its name; V is compared with it
@@ -205,7 +205,7 @@ def check_clip(
         raise InputError(where, f'frame {t}, joint {js.joints[v] if js else v}', 'finite numbers or NaN', f"{x[t, v, c]} in {'xyz'[c]}")
     return x
 
-# %% ../nbs/03_pose.ipynb #53d094e5
+# %% ../nbs/03_pose.ipynb #08e9ea73
 def zeros_as_missing(clip):
     "A copy in which joints whose coordinates are all exactly zero are NaN."
     x = check_clip(clip, where='zeros_as_missing').copy()
@@ -222,7 +222,19 @@ def missing_share(clip, joint_set):
     ok = np.isfinite(check_clip(clip, js, 'missing_share')[..., :2]).all(-1)
     return {part: float(1 - ok[:, list(i)].mean()) for part, i in js.parts.items() if i}
 
-# %% ../nbs/03_pose.ipynb #e83e669b
+# %% ../nbs/03_pose.ipynb #52e92903
+def _whole(n, where, field, least=1):
+    "`n` as int if it is a whole number of at least `least`."
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < least: raise InputError(where, field, f'a whole number >= {least}', n)
+    return int(n)
+
+def _positive(x, where, field, least=None):
+    "`x` as float if it is a finite number above 0 (or at least `least`)."
+    ok = isinstance(x, (int, float, np.number)) and not isinstance(x, bool) and np.isfinite(x) and (x > 0 if least is None else x >= least)
+    if not ok: raise InputError(where, field, 'a number above 0' if least is None else f'a finite number >= {least}', repr(x))
+    return float(x)
+
+# %% ../nbs/03_pose.ipynb #1368279a
 _BLOCKS = {'P': ('POSE_LANDMARKS', 33), 'F': ('FACE_LANDMARKS', 468), 'I': ('FACE_LANDMARKS', 478), 'L': ('LEFT_HAND_LANDMARKS', 21), 'R': ('RIGHT_HAND_LANDMARKS', 21), 'W': ('POSE_WORLD_LANDMARKS', 33),
            'p': ('pose_keypoints_2d', 25), 'f': ('face_keypoints_2d', 70), 'l': ('hand_left_keypoints_2d', 21), 'r': ('hand_right_keypoints_2d', 21),
            '1': ('BODY', 23), '2': ('FACE', 68), '3': ('LEFT_HAND', 21), '4': ('RIGHT_HAND', 21)}
@@ -232,12 +244,12 @@ _LAYOUTS = {n: [_BLOCKS[b] for b in k] for n, k in {'mediapipe75': 'PLR', 'media
 def _point_names(component, joints):
     "The names that pose-format gives to `joints` of a component."
     from pose_format.utils import cocowholebody133_header as coco, openpose
-    known = {'pose_keypoints_2d': openpose.BODY_POINTS, 'face_keypoints_2d': openpose.FACE_POINTS, 'hand_left_keypoints_2d': openpose.HAND_POINTS, 'hand_right_keypoints_2d': openpose.HAND_POINTS,
-             'BODY': coco.BODY_POINTS, 'FACE': coco.FACE_POINTS, 'LEFT_HAND': coco.HAND_POINTS, 'RIGHT_HAND': coco.HAND_POINTS}
+    known = {'pose_keypoints_2d': openpose.BODY_POINTS, 'face_keypoints_2d': openpose.FACE_POINTS, 'BODY': coco.BODY_POINTS, 'FACE': coco.FACE_POINTS,
+             **dict.fromkeys(('hand_left_keypoints_2d', 'hand_right_keypoints_2d'), openpose.HAND_POINTS), **dict.fromkeys(('LEFT_HAND', 'RIGHT_HAND'), coco.HAND_POINTS)}
     if component in known: return list(known[component])
-    if component.endswith('HAND_LANDMARKS'): return [n.split('_hand_')[1].upper() if 'thumb' in n or 'pinky' in n or 'wrist' in n else '{}_FINGER_{}'.format(*n.split('_hand_')[1].upper().split('_')) for n in joints]
-    if component.endswith('_LANDMARKS'): return [n.removeprefix('world_').removeprefix('face_').upper() for n in joints]
-    return list(joints)
+    if not component.endswith('_LANDMARKS'): return list(joints)
+    plain = [n.split('_hand_')[-1].removeprefix('world_').removeprefix('face_').upper() for n in joints]
+    return [f'{n[:-4]}_FINGER{n[-4:]}' if 'HAND' in component and n.startswith(('INDEX', 'MIDDLE', 'RING')) else n for n in plain]
 
 def _components(js, form='XYC'):
     "pose-format's header components of a joint set: the usual ones where there are any, else one named after the set."
@@ -248,17 +260,22 @@ def _components(js, form='XYC'):
         out.append(PoseHeaderComponent(name, _point_names(name, js.joints[first:first + n]), limbs, [(0, 114, 178)], form)); first += n
     return out
 
-# %% ../nbs/03_pose.ipynb #3f8512ce
+# %% ../nbs/03_pose.ipynb #746c60d2
+@cache
+def _header_points(name): return [(c.name, c.points) for c in _components(JOINT_SETS[name])]
+
 def _joint_set_of(components, where):
     "Name of the joint set whose components and landmark order a header holds."
-    found = [(c.name, len(c.points)) for c in components]
-    fits = [n for n, js in JOINT_SETS.items() if _LAYOUTS.get(n, [(n, len(js))]) == found]
-    if not fits: raise InputError(where, 'components', f"those of {', '.join(JOINT_SETS)}", ', '.join(f'{n} {k}' for n, k in found) or 'none')
-    for have, want in zip(components, _components(JOINT_SETS[fits[0]])):
-        for i, (a, b) in enumerate(zip(have.points, want.points)):
-            if a != b: raise InputError(where, f'{have.name} point {i}', b, a)
+    sizes = lambda pairs: [(name, len(points)) for name, points in pairs]
+    found = [(c.name, c.points) for c in components]
+    fits = [n for n in JOINT_SETS if sizes(_header_points(n)) == sizes(found)]
+    if not fits: raise InputError(where, 'components', f"those of {', '.join(JOINT_SETS)}", ', '.join(f'{n} {k}' for n, k in sizes(found)) or 'none')
+    for (name, have), (_, want) in zip(found, _header_points(fits[0])):
+        for i, (a, b) in enumerate(zip(have, want)):
+            if a != b: raise InputError(where, f'{name} point {i}', b, a)
     return fits[0]
 
+# %% ../nbs/03_pose.ipynb #d004784c
 def _parse_pose(raw, where):
     "pose-format's header and body of the bytes of a .pose file, after checking that every byte is accounted for."
     from pose_format.numpy import NumPyPoseBody
@@ -274,10 +291,11 @@ def _parse_pose(raw, where):
     size, left = people * points * (dims + 1) * 4, len(raw) - reader.read_offset - struct.calcsize(form)
     if size <= 0: raise InputError(where, 'people x points', 'at least 1', f'{people} x {points}')
     if not left and not frames: raise InputError(where, 'frames', 'at least 1', 0)
-    if left % size or (left//size) % 65536 != frames % 65536 or (version == .2 and left//size != frames): raise InputError(where, 'body', f'{frames} frames of {size} bytes', f'{left} bytes')
+    whole = left//size if version == .2 else (left//size) % 65536
+    if left % size or whole != frames: raise InputError(where, 'body', f'{frames} frames of {size} bytes', f'{left} bytes')
     return header, NumPyPoseBody.read(header, reader)
 
-# %% ../nbs/03_pose.ipynb #0f18f703
+# %% ../nbs/03_pose.ipynb #88eb1278
 class PoseFile(NamedTuple):
     "What a .pose file says."
     clip: np.ndarray # float32 (T, V, 2 or 3) in the file's units, NaN where not seen
@@ -297,15 +315,15 @@ def read_pose(
     path, where = Path(path), short_path(path)
     if not path.is_file(): raise InputError(where, 'file', 'a .pose file', 'no such file')
     header, body = _parse_pose(path.read_bytes(), where)
-    name, forms = _joint_set_of(header.components, where), {c.format for c in header.components}
-    if len(forms) > 1 or not (form := forms.pop()).startswith('XY') or not form.endswith('C'): raise InputError(where, 'format', 'one of XYC, XYZC, ... for all components', ', '.join(sorted({c.format for c in header.components})))
-    if not (np.isfinite(body.fps) and body.fps > 0): raise InputError(where, 'fps', 'a number above 0', body.fps)
+    name, forms = _joint_set_of(header.components, where), sorted({c.format for c in header.components})
+    if len(forms) > 1 or not (forms[0].startswith('XY') and forms[0].endswith('C')): raise InputError(where, 'format', 'XYC or XYZC for all components', ', '.join(forms))
     if not (isinstance(person, int) and 0 <= person < body.data.shape[1]): raise InputError(where, 'person', f'0 to {body.data.shape[1] - 1}', person)
-    x, c = np.array(body.data.data[:, person, :, :3 if form.startswith('XYZ') else 2], np.float32), np.array(body.confidence[:, person], np.float32)
+    x = np.array(body.data.data[:, person, :, :3 if forms[0].startswith('XYZ') else 2], np.float32)
+    c = np.array(body.confidence[:, person], np.float32)
     x[~(c > 0)] = np.nan
-    return PoseFile(check_clip(x, name, where), name, float(body.fps), body.data.shape[1], c, (header.dimensions.width, header.dimensions.height))
+    return PoseFile(check_clip(x, name, where), name, _positive(body.fps, where, 'fps'), body.data.shape[1], c, (header.dimensions.width, header.dimensions.height))
 
-# %% ../nbs/03_pose.ipynb #75a576f0
+# %% ../nbs/03_pose.ipynb #1a5707a0
 def write_pose(
     path,
     clip, # (T, V, 2 or 3)
@@ -314,21 +332,20 @@ def write_pose(
     confidence=None, # (T, V), default 1; joints with a NaN coordinate get 0
     size=None # width and height, default the extent of the clip
 ):
-    "Write a clip as .pose 0.2, atomically. Sets without a usual layout become one component named after the set."
+    "Write a clip as .pose 0.2, atomically. Sets without a usual layout become one component named after the set; `read_pose` reads those of `JOINT_SETS` back."
     from pose_format import Pose
     from pose_format.numpy import NumPyPoseBody
     from pose_format.pose_header import PoseHeader, PoseHeaderDimensions
     js = _set(joint_set); x = check_clip(clip, js, 'write_pose'); ok = np.isfinite(x).all(-1)
     c = np.ones(x.shape[:2], np.float32) if confidence is None else np.asarray(confidence, np.float32)
     if c.shape != ok.shape or not (np.isfinite(c) & (c >= 0)).all(): raise InputError('write_pose', 'confidence', f'finite numbers >= 0 of shape {ok.shape}', f'shape {c.shape}')
-    if not (np.isfinite(fps) and fps > 0): raise InputError('write_pose', 'fps', 'a number above 0', fps)
     size = np.ceil(x[ok][:, :2].max(0, initial=1)) if size is None else size
-    if len(size) != 2 or not all(0 < s < 65536 for s in size): raise InputError('write_pose', 'size', 'width and height from 1 to 65535', tuple(size))
+    if np.shape(size) != (2,) or not all(0 < s < 65536 for s in size): raise InputError('write_pose', 'size', 'width and height from 1 to 65535', size)
     header = PoseHeader(.2, PoseHeaderDimensions(int(size[0]), int(size[1]), 0), _components(js, 'XYZC'[:x.shape[2]] + 'C'))
-    body = NumPyPoseBody(float(fps), np.where(ok[..., None], x, 0)[:, None], np.where(ok, c, 0)[:, None].astype(np.float32))
+    body = NumPyPoseBody(_positive(fps, 'write_pose', 'fps'), np.where(ok[..., None], x, 0)[:, None], np.where(ok, c, 0)[:, None].astype(np.float32))
     with atomic_path(path) as tmp, open(tmp, 'wb') as f: Pose(header, body).write(f)
 
-# %% ../nbs/03_pose.ipynb #1f212f95
+# %% ../nbs/03_pose.ipynb #3a5516d8
 def select(
     clip, # (T, V, C) in the order of `source`
     source, # a `JointSet` or its name
@@ -341,7 +358,7 @@ def select(
     if lacking: raise InputError('select', f'{a.name} to {b.name}', f'a source with all {len(b)} joints', f"no {', '.join(lacking[:5])}{f' and {len(lacking) - 5} more' if len(lacking) > 5 else ''}")
     return x[:, [a.at[n] for n in b.joints]]
 
-# %% ../nbs/03_pose.ipynb #b79ddf8a
+# %% ../nbs/03_pose.ipynb #6793a2b0
 _COLOURS = {'body': '#5A5A5A', 'face': PALETTE['muted'], 'left_hand': PALETTE['ours'], 'right_hand': PALETTE['paper'], 'world': PALETTE['third']}
 _GUESSED = ('hip', 'knee', 'ankle', 'heel', 'foot', 'toe', 'pinky', 'index', 'thumb')
 
@@ -370,7 +387,7 @@ def _draw(ax, frame, js, limits):
     ax.scatter(*frame[dots].T, s=3, c=[_COLOURS.get(part.get(i), '#5A5A5A') for i in dots], linewidths=0, zorder=3)
     ax.set(xlim=limits[0], ylim=limits[1], aspect='equal'); ax.axis('off')
 
-# %% ../nbs/03_pose.ipynb #b4affcc6
+# %% ../nbs/03_pose.ipynb #2bfdecfd
 def plot_strip(
     clip, # (T, V, C)
     joint_set, # a `JointSet` or its name
@@ -391,12 +408,7 @@ def plot_strip(
     if title: fig.suptitle(title, x=.01, ha='left', fontsize=11, fontweight='bold')
     return fig
 
-def _whole(n, where, field, least=1):
-    "`n` as int if it is a whole number of at least `least`."
-    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < least: raise InputError(where, field, f'a whole number >= {least}', n)
-    return int(n)
-
-# %% ../nbs/03_pose.ipynb #ddda43fd
+# %% ../nbs/03_pose.ipynb #5d7c4c19
 def _apng(fig, draw, frames, ms):
     "Animated PNG of `draw(i)` on a figure, as bytes."
     from io import BytesIO
@@ -409,6 +421,15 @@ def _apng(fig, draw, frames, ms):
     images[0].save(out, format='PNG', save_all=True, append_images=images[1:], duration=ms, loop=0, optimize=True)
     return out.getvalue()
 
+def _player(animation, fps):
+    "matplotlib's script player with ids that depend on its content alone, so that a rerun leaves a notebook unchanged."
+    import hashlib, re
+    html = animation.to_jshtml(fps=fps, default_mode='loop')
+    ids = sorted(set(re.findall(r'[0-9a-f]{32}', re.sub(r'base64,[^"]*', '', html))), key=html.index)
+    for i in ids: html = html.replace(i, hashlib.md5(re.sub('|'.join(ids), '', html).encode()).hexdigest())
+    return html
+
+# %% ../nbs/03_pose.ipynb #b97b270d
 def animate(
     clip, # (T, V, C)
     joint_set, # a `JointSet` or its name
@@ -423,24 +444,15 @@ def animate(
     from matplotlib.animation import FuncAnimation
     from matplotlib.figure import Figure
     js = _set(joint_set); x = _shown(check_clip(clip, js, 'animate'), js, everything); how = check_name(how, ['png', 'js'], 'how', 'animate')
-    if not (np.isfinite(fps) and fps > 0): raise InputError('animate', 'fps', 'a number above 0', fps)
     at = np.linspace(0, len(x) - 1, min(_whole(n, 'animate', 'n'), len(x))).round().astype(int)
     limits = _limits(x, js.y_up); wh = np.array([abs(b - a) for a, b in limits])
     fig = Figure(figsize=np.maximum(size*wh/wh.max(), .5), dpi=72, layout='none'); ax = fig.add_axes((0, 0, 1, 1))
     def draw(i): ax.clear(); _draw(ax, x[at[i]], js, limits)
-    ms = 1000*len(x)/fps/len(at)
+    ms = 1000*len(x)/_positive(fps, 'animate', 'fps')/len(at)
     if how == 'png': return Image(data=_apng(fig, draw, len(at), round(ms)), format='png')
     return HTML(_player(FuncAnimation(fig, draw, len(at), interval=ms), 1000/ms))
 
-def _player(animation, fps):
-    "matplotlib's script player with ids that depend on its content alone, so that a rerun leaves a notebook unchanged."
-    import hashlib, re
-    html = animation.to_jshtml(fps=fps, default_mode='loop')
-    ids = sorted(set(re.findall(r'[0-9a-f]{32}', re.sub(r'base64,[^"]*', '', html))), key=html.index)
-    for i in ids: html = html.replace(i, hashlib.md5(re.sub('|'.join(ids), '', html).encode()).hexdigest())
-    return html
-
-# %% ../nbs/03_pose.ipynb #c38995b3
+# %% ../nbs/03_pose.ipynb #1b6435ea
 def interpolate(
     clip, # (T, V, C)
     max_gap=None, # longest run of unseen frames that is filled, None = any
@@ -460,7 +472,7 @@ def interpolate(
     flat[row, col] = a + (b - a) * (row - lo)/(hi - lo)
     return flat.reshape(x.shape)
 
-# %% ../nbs/03_pose.ipynb #58bf6f55
+# %% ../nbs/03_pose.ipynb #20a60cc5
 def normalise_shoulders(
     clip, # (T, V, C)
     joint_set, # a `JointSet` or its name, with both shoulders
@@ -485,22 +497,22 @@ def _hold_gaps(m, ok):
     t = np.arange(len(m))
     return np.stack([np.interp(t, t[ok], c[ok]) for c in m.T], -1)
 
-# %% ../nbs/03_pose.ipynb #b550c5dc
+# %% ../nbs/03_pose.ipynb #b62aa1c3
 def mirror(
     clip, # (T, V, C)
     joint_set, # a `JointSet` or its name, with its `pairs`
-    width=None # x becomes width - x; None: -x, for centred clips, bones and motion
+    width=None # x becomes width - x (of the picture, above 0); None: -x, for centred clips, bones and motion
 ):
     "Mirror image: x reversed, left and right joints swapped (hands, and faces point by point)."
     js = _set(joint_set); x = check_clip(clip, js, 'mirror')
-    if width is not None and not np.isfinite(width): raise InputError('mirror', 'width', 'a finite number or None', width)
+    if width is not None: width = _positive(width, 'mirror', 'width')
     swap = np.arange(len(js))
     if js.pairs: l, r = np.array(js.pairs).T; swap[l], swap[r] = r, l
     x = x[:, swap]
     x[..., 0] = (0 if width is None else np.float32(width)) - x[..., 0]
     return x
 
-# %% ../nbs/03_pose.ipynb #875b779a
+# %% ../nbs/03_pose.ipynb #0843c593
 def _turn(clip, matrix, where):
     x = check_clip(clip, where=where).copy()
     x[..., :2] = x[..., :2] @ np.asarray(matrix, np.float32)
@@ -508,8 +520,7 @@ def _turn(clip, matrix, where):
 
 def _draw_normal(rng, std, where):
     if not isinstance(rng, np.random.Generator): raise InputError(where, 'rng', 'a numpy.random.Generator', type(rng).__name__)
-    if not (np.isfinite(std) and std >= 0): raise InputError(where, 'std', 'a finite number >= 0', std)
-    return rng.normal(0, std)
+    return rng.normal(0, _positive(std, where, 'std', 0))
 
 def shear(clip, rng, std=.1):
     "x stays, y grows by s·x with s ~ N(0, `std`), one s per clip (OpenHands ShearTransform)."
@@ -520,7 +531,7 @@ def rotate(clip, rng, std=.1):
     a = _draw_normal(rng, std, 'rotate')
     return _turn(clip, [[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]], 'rotate')
 
-# %% ../nbs/03_pose.ipynb #a2c33c08
+# %% ../nbs/03_pose.ipynb #86579872
 def resample(
     clip, # (T, V, C)
     n=None, # new number of frames, first and last kept
@@ -532,14 +543,15 @@ def resample(
     if (n is None) == (fps is None): raise InputError('resample', 'n, fps', 'exactly one of them', f'n={n}, fps={fps}')
     if fps is None: n = _whole(n, 'resample', 'n'); at = np.arange(n)*(T - 1)/max(n - 1, 1)
     else:
-        if np.shape(fps) != (2,) or not all(np.isfinite(f) and f > 0 for f in fps): raise InputError('resample', 'fps', '(old, new), both above 0', fps)
-        at = np.arange(int((T - 1)*fps[1]/fps[0]) + 1)*fps[0]/fps[1]
+        if np.shape(fps) != (2,): raise InputError('resample', 'fps', '(old, new)', fps)
+        old, new = (_positive(f, 'resample', 'fps') for f in fps)
+        at = np.arange(int((T - 1)*new/old) + 1)*old/new
     lo = np.minimum(np.floor(at).astype(int), T - 1); w = (at - lo).astype(np.float32)[:, None, None]
     if kind == 'previous': return x[lo]
     a, b = x[lo], x[np.minimum(lo + 1, T - 1)]
     return np.where(w > 0, a + (b - a)*w, a)
 
-# %% ../nbs/03_pose.ipynb #1ce06d31
+# %% ../nbs/03_pose.ipynb #3c9ac5bf
 def tracked_span(clip, joint_set):
     "(first, last + 1) frame with at least one seen joint of a hand; (0, 0) if there is none."
     js = _set(joint_set); x = check_clip(clip, js, 'tracked_span')
@@ -560,7 +572,7 @@ def trim(
     if a == b and empty == 'error': raise InputError('trim', 'hands', 'at least one seen joint in a frame', 'none')
     return x.copy() if a == b else x[max(a - margin, 0):b + margin].copy()
 
-# %% ../nbs/03_pose.ipynb #4c106537
+# %% ../nbs/03_pose.ipynb #9852b28d
 def bones(clip, joint_set):
     "Each joint minus its parent (`parents`), roots as they are; (T, V, C)."
     js = _set(joint_set); x = check_clip(clip, js, 'bones'); up = parents(js)

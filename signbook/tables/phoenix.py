@@ -9,29 +9,29 @@ __all__ = ['SPLITS', 'RESAMPLES', 'LENGTHS', 'SILENCE_FIRST', 'FLOOR', 'FACTORS'
            'margins', 'margin_rows', 'histogram_rows', 'find', 'Printed', 'claim_notes', 'all_claims', 'words_figure',
            'segment_figure', 'margin_figure']
 
-# %% ../../nbs/13_phoenix.ipynb #5130b6f9
+# %% ../../nbs/13_phoenix.ipynb #bdc2bfa8
 import time
 from dataclasses import dataclass
 
-# %% ../../nbs/13_phoenix.ipynb #1b534adb
+# %% ../../nbs/13_phoenix.ipynb #f4382b5f
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-# %% ../../nbs/13_phoenix.ipynb #e67d45e9
+# %% ../../nbs/13_phoenix.ipynb #5d596d4d
 from ..core import PALETTE, check_scale, parse_seeds, provenance, short_path, use_style
 from ..corpora import CorpusError, corpus_dir, fetch_command, hmm_segments, load_phoenix14t, load_records, missing_files, present, recipe
 from ..evidence import by_cell, cell, claim, claims_frame, larger, missing_frame, not_run, paper_ours, paper_table, paper_value, reference, result_path, save_result, table_frame, value_verdict, with_interval
 from ..metrics import bootstrap_interval, clean_phoenix_2014_trans, edit_counts, wer
 
-# %% ../../nbs/13_phoenix.ipynb #d7c7a4dd
+# %% ../../nbs/13_phoenix.ipynb #7a9a3f52
 SPLITS = ('train', 'dev', 'test')
 
 def spoken_words(text):
     "Words of a sentence, without its final period."
     return text.strip().removesuffix('.').split()
 
-# %% ../../nbs/13_phoenix.ipynb #9dfd7a37
+# %% ../../nbs/13_phoenix.ipynb #6c6e1240
 def load_labels(folder):
     "All splits as one DataFrame: split, name, signer, gloss, text, frames, states (T,) per video, and the counts words, tokens (with the period), glosses."
     labels = pd.concat([load_phoenix14t(folder, s).assign(split=s) for s in SPLITS], ignore_index=True)
@@ -41,7 +41,7 @@ def load_labels(folder):
     if len(empty): raise CorpusError(short_path(folder), empty['name'].iloc[0], 'at least one word, gloss and frame', 'none')
     return labels
 
-# %% ../../nbs/13_phoenix.ipynb #218ae364
+# %% ../../nbs/13_phoenix.ipynb #9bd92f2c
 def wide(rows, table, digits=2):
     "DataFrame of one table of result cells: rows by name, a column per column; 'not run' where there is no such cell."
     cells = [c for c in by_cell(rows).values() if c['table'] == table]
@@ -49,7 +49,7 @@ def wide(rows, table, digits=2):
     for c in cells: frame.loc[c['row'], c['column']] = with_interval(c['value'], c['low'], c['high'], 0 if isinstance(c['value'], int) else digits)
     return frame
 
-# %% ../../nbs/13_phoenix.ipynb #ef06cfc1
+# %% ../../nbs/13_phoenix.ipynb #a90be7e0
 def result_cell(table, row, column, value, n, scale, *, low=None, high=None, unit='', corpus='phoenix14t', seed=None):
     "A re-scored cell of this notebook."
     return cell('signcl', table, row, column, value, low=low, high=high, evidence='rescored', corpus=corpus, scale=scale, n=n, unit=unit, seed=seed)
@@ -59,7 +59,7 @@ def size_rows(labels, scale):
     count = lambda g: {'videos': len(g), 'signers': g['signer'].nunique(), **{k: int(g[k].sum()) for k in ('frames', 'words', 'glosses')}}
     return [result_cell('sizes', s, k, v, len(g), scale) for s, g in labels.groupby('split', sort=False) for k, v in count(g).items()]
 
-# %% ../../nbs/13_phoenix.ipynb #a3d8d648
+# %% ../../nbs/13_phoenix.ipynb #d494f07e
 RESAMPLES = dict(smoke=1000, cpu=10000, gpu=10000, paper=10000)
 
 def mean_of_ratios(num, den, resamples=1000, seed=0):
@@ -73,7 +73,7 @@ def ratio_of_sums(num, den, resamples=1000, seed=0):
     def ratio(i, axis=-1): i = i.astype(int); return num[i].sum(axis)/den[i].sum(axis)
     return ratio(at), *bootstrap_interval(at, ratio, resamples=resamples, seed=seed)
 
-# %% ../../nbs/13_phoenix.ipynb #9eb03bae
+# %% ../../nbs/13_phoenix.ipynb #25dcc950
 def word_rows(labels, scale, seed=0, suffix='', corpus='phoenix14t'):
     "Result cells: words per gloss of each split, as mean of videos and as ratio of sums; videos without any gloss (recogniser output has some) are left out of the first."
     out, resamples = [], RESAMPLES[scale]
@@ -83,7 +83,7 @@ def word_rows(labels, scale, seed=0, suffix='', corpus='phoenix14t'):
             out.append(result_cell('words per gloss', s + suffix, column, x[0], len(part), scale, low=x[1], high=x[2], unit='words', corpus=corpus, seed=seed))
     return out
 
-# %% ../../nbs/13_phoenix.ipynb #f9d13448
+# %% ../../nbs/13_phoenix.ipynb #f669b7ef
 def load_gfslt_labels(folder, labels):
     """The GFSLT-VLP labels as a DataFrame like `labels` (from `load_labels`), in its order: split, name, gloss, text, words, glosses, and gold (the annotated gloss).
 
@@ -97,7 +97,7 @@ def load_gfslt_labels(folder, labels):
     out = pd.concat(out, ignore_index=True)
     return out.assign(words=out['text'].map(lambda t: len(spoken_words(t))), glosses=out['gloss'].str.split().map(len))
 
-# %% ../../nbs/13_phoenix.ipynb #4534ab20
+# %% ../../nbs/13_phoenix.ipynb #f00b53b5
 def field_wer(hypotheses, references, resamples=1000, seed=0):
     "`(WER, low, high)` in percent of gloss strings, costs 4, 3, 3, with a 95 % bootstrap interval over videos."
     pairs = [(r.split(), h.split()) for h, r in zip(hypotheses, references)]
@@ -114,7 +114,7 @@ def field_rows(fields, scale, seed=0):
         out.append(result_cell('gloss field', s, 'videos without a gloss', int((g['glosses'] == 0).sum()), len(g), scale, corpus='phoenix14t-gfslt'))
     return out
 
-# %% ../../nbs/13_phoenix.ipynb #ac648d66
+# %% ../../nbs/13_phoenix.ipynb #258d097d
 def frame_rows(labels, scale, seed=0):
     "Result cells: frames per gloss of each split, as ratio of sums and as mean of videos."
     out = []
@@ -124,7 +124,7 @@ def frame_rows(labels, scale, seed=0):
             out.append(result_cell('frames per gloss', s, column, v, len(g), scale, low=low, high=high, unit='frames', seed=seed))
     return out
 
-# %% ../../nbs/13_phoenix.ipynb #5bfc0ac5
+# %% ../../nbs/13_phoenix.ipynb #0acabcf4
 def pass_lengths(states):
     "Lengths in frames (P,) of the single passes through a word's three HMM states, in order; silence and frames that are not aligned are left out."
     states = np.asarray(states); out = []
@@ -133,7 +133,7 @@ def pass_lengths(states):
         out += np.diff([0, *back, length]).tolist()
     return np.array(out, int)
 
-# %% ../../nbs/13_phoenix.ipynb #4ce21dae
+# %% ../../nbs/13_phoenix.ipynb #b854ce80
 LENGTHS = {'passes': pass_lengths, 'runs': lambda states: hmm_segments(states)[:, 2]}
 
 def segment_lengths(labels, reading='passes'):
@@ -152,7 +152,7 @@ def segment_rows(labels, scale, seed=0):
             out += [result_cell('segments', f'{s}, {reading}', k, v, len(x), scale, unit='' if k == 'segments' else 'frames') for k, v in values.items()]
     return out
 
-# %% ../../nbs/13_phoenix.ipynb #0974f450
+# %% ../../nbs/13_phoenix.ipynb #94b55ae0
 SILENCE_FIRST = 1057
 
 def frame_shares(states):
@@ -160,7 +160,7 @@ def frame_shares(states):
     states = np.asarray(states); silent = (states > 0) & ((states - 1)//3 >= SILENCE_FIRST)
     return {'glosses': 100*float(((states > 0) & ~silent).mean()), 'silence': 100*float(silent.mean()), 'not aligned (state 0)': 100*float((states == 0).mean())}
 
-# %% ../../nbs/13_phoenix.ipynb #0cdaa329
+# %% ../../nbs/13_phoenix.ipynb #dce6a45e
 FLOOR = 10
 FACTORS = {'factor 1.0': 1., 'factor 2.1 (GT)': None, 'factor 2.3': 2.3, 'factor 3.0': 3., 'factor 4.0': 4.}
 
@@ -169,7 +169,7 @@ def margins(labels, factor, floor=FLOOR):
     raw = labels['frames']/labels['glosses'] if factor is None else factor*labels['frames']/labels['words']
     return np.maximum(floor, raw.to_numpy())
 
-# %% ../../nbs/13_phoenix.ipynb #1bb3dcdf
+# %% ../../nbs/13_phoenix.ipynb #01f80f1a
 def margin_rows(labels, scale):
     "Result cells of the training split: mean before the floor, then mean, median, 5th and 95th percentile of the margin, the share of videos that the floor raises, and how many those are."
     g, out = labels[labels['split'] == 'train'], []
@@ -180,7 +180,7 @@ def margin_rows(labels, scale):
         out += [result_cell('margins', row, 'raised to 10', 100*float((raw < FLOOR).mean()), len(g), scale, unit='%'), result_cell('margins', row, 'videos at 10', int((m == FLOOR).sum()), len(g), scale)]
     return out
 
-# %% ../../nbs/13_phoenix.ipynb #f352a197
+# %% ../../nbs/13_phoenix.ipynb #574a7a50
 BIN = 2
 
 def histogram_rows(labels, scale, longest=40, widest=60):
@@ -193,7 +193,7 @@ def histogram_rows(labels, scale, longest=40, widest=60):
         out += [result_cell('margin histogram', row, f'{BIN*i}', int(n), len(g), scale) for i, n in enumerate(counts)]
     return out
 
-# %% ../../nbs/13_phoenix.ipynb #b0034fbf
+# %% ../../nbs/13_phoenix.ipynb #fefc0a13
 def find(rows, table, row, column):
     "One result cell, or None."
     return next((r for r in rows if (r['table'], r['row'], r['column']) == (table, row, column)), None)
@@ -211,17 +211,17 @@ PRINTED = (Printed('signcl-words-per-gloss', 'A gloss stands for about 2.3 spoke
            Printed('signcl-nine-frames-segments', 'A gesture lasts nine frames on average: length of aligned segments', ('claims', 'frames per gesture', 'value'), ('segments', 'train, passes', 'mean')),
            Printed('signcl-nine-frames-per-gloss', 'A gesture lasts nine frames on average: frames per annotated gloss', ('claims', 'frames per gesture', 'value'), ('frames per gloss', 'train', 'ratio of sums')))
 
-# %% ../../nbs/13_phoenix.ipynb #87f3dac3
+# %% ../../nbs/13_phoenix.ipynb #609b695d
 def claim_notes(rows):
     "Note by claim id: what other readings of the same number give."
     v = lambda *key: '{:.2f}'.format(r['value']) if (r := find(rows, *key)) else 'not run'
     mode = lambda s: find(rows, 'segments', f'{s}, passes', 'most common')['value']
-    return {'signcl-words-per-gloss': f"PHOENIX-2014T, train, mean over videos, without the final period; dev {v('words per gloss', 'dev', 'mean of videos')}, test {v('words per gloss', 'test', 'mean of videos')}; ratio of sums {v('words per gloss', 'train', 'ratio of sums')}. The paper cites 2.3 from the literature and did not count it on this corpus.",
+    return {'signcl-words-per-gloss': f"PHOENIX-2014T, train, mean over videos, without the final period; dev {v('words per gloss', 'dev', 'mean of videos')}, test {v('words per gloss', 'test', 'mean of videos')}; ratio of sums {v('words per gloss', 'train', 'ratio of sums')}. The paper takes 2.3 from the literature.",
             'signcl-words-per-gloss-gt': f"2.1 comes out when the period counts as a word (train {v('words per gloss', 'train, period counted', 'mean of videos')}), or from the gloss field of the GFSLT-VLP label files, which is not the annotation (dev {v('words per gloss', 'dev, GFSLT-VLP gloss field', 'mean of videos')}, test {v('words per gloss', 'test, GFSLT-VLP gloss field', 'mean of videos')}). The paper does not say how it counted.",
             'signcl-nine-frames-segments': f"Nine is near the most common length (train {mode('train')}, dev {mode('dev')}, test {mode('test')} frames), not the average; the median is {v('segments', 'train, passes', 'median')}. Without cuts at repetitions the mean is {v('segments', 'train, runs', 'mean')}. Automatic alignment; silence left out.",
             'signcl-nine-frames-per-gloss': 'Counts every frame of a video, also pauses and the ways between signs, so it is an upper bound.'}
 
-# %% ../../nbs/13_phoenix.ipynb #6e0710cd
+# %% ../../nbs/13_phoenix.ipynb #35ef05b1
 def all_claims(rows):
     "All claims of this notebook, each printed number against our cell."
     out, notes = [], claim_notes(rows)
@@ -231,7 +231,7 @@ def all_claims(rows):
                          evidence='rescored', corpus=r['corpus'], n=r['n'], unit=r['unit'], note=notes[p.id]))
     return out
 
-# %% ../../nbs/13_phoenix.ipynb #31606ba1
+# %% ../../nbs/13_phoenix.ipynb #02487e75
 def words_figure(result):
     "Words per gloss (mean of videos, 95 % interval) by split, with and without the period, and from the other gloss field; lines at 2.3 and 2.1."
     cells = [c for c in by_cell(result['rows']).values() if c['table'] == 'words per gloss' and c['column'] == 'mean of videos']
@@ -245,7 +245,7 @@ def words_figure(result):
     ax.set(yticks=range(3), yticklabels=SPLITS, ylim=(2.75, -.5), xlabel='words per gloss, mean of videos', title='Words per gloss'); ax.legend(loc='center left', bbox_to_anchor=(1, .5)); ax.grid(axis='y', visible=False)
     return fig
 
-# %% ../../nbs/13_phoenix.ipynb #ab3f4266
+# %% ../../nbs/13_phoenix.ipynb #94c858fb
 def segment_figure(result):
     "Histogram of segment lengths in the training split, with the paper's nine, the median and the mean."
     cells = [r for r in result['rows'] if r['table'] == 'segment histogram']
@@ -258,7 +258,7 @@ def segment_figure(result):
     ax.set(xlabel=f'length of an aligned segment in frames (last bar: {x[-1]} and more)', ylabel='share (%)', title=f'{n.sum():,} segments of the training split', xlim=(0, x[-1] + 1)); ax.legend(); ax.grid(axis='x', visible=False)
     return fig
 
-# %% ../../nbs/13_phoenix.ipynb #bc759e22
+# %% ../../nbs/13_phoenix.ipynb #9e56803e
 def margin_figure(result):
     "Five histograms of margins before the floor in the training split, one below the other; grey bars are raised to the floor."
     cells = [r for r in result['rows'] if r['table'] == 'margin histogram']
