@@ -6,26 +6,25 @@
 __all__ = ['EVIDENCE', 'VERDICTS', 'MARKS', 'check_table', 'check_paper', 'papers', 'paper_table', 'table_frame', 'paper_value',
            'decimals', 'value_verdict', 'effect_verdict', 'cell', 'claim', 'not_run', 'check_result', 'result_path',
            'save_result', 'load_result', 'reference', 'origin', 'larger', 'number', 'with_interval', 'marked', 'pooled',
-           'by_cell', 'printed_cells', 'paper_ours', 'wide', 'claims_frame', 'missing_frame']
+           'by_cell', 'printed_cells', 'paper_ours', 'find', 'wide', 'claims_frame', 'missing_frame']
 
-# %% ../nbs/01_evidence.ipynb #9a952d8b
-import json, time
+# %% ../nbs/01_evidence.ipynb #f39f2267
 from functools import cache
 from pathlib import Path
 
-# %% ../nbs/01_evidence.ipynb #58569767
+# %% ../nbs/01_evidence.ipynb #9443c37f
 import numpy as np
 import pandas as pd
 
-# %% ../nbs/01_evidence.ipynb #da41e8cb
-from .core import SCALES, InputError, atomic_path, check_name, load_json, outputs_dir, packaged, plain, provenance, save_json, short_path
+# %% ../nbs/01_evidence.ipynb #41168a5a
+from .core import SCALES, InputError, atomic_path, check_name, load_json, outputs_dir, packaged, plain, save_json
 
-# %% ../nbs/01_evidence.ipynb #ddc6bcbb
+# %% ../nbs/01_evidence.ipynb #cbe7b314
 EVIDENCE = ('transcribed', 'rescored', 'mechanism', 'replicated')
 VERDICTS = ('holds', 'contradicted', 'inconclusive', 'not testable here', 'not run')
 MARKS = {'holds': '✓', 'contradicted': '✗', 'inconclusive': '?', 'not testable here': '–', 'not run': '–'}
 
-# %% ../nbs/01_evidence.ipynb #6db0aee3
+# %% ../nbs/01_evidence.ipynb #96b74acd
 def _expect(ok, where, field, expected, found):
     if not ok: raise InputError(where, field, expected, found if isinstance(found, str) else repr(found))
 
@@ -36,7 +35,7 @@ def _fields(d, where, field, required, optional=()):
 
 def _text(x, where, field): _expect(isinstance(x, str) and x.strip(), where, field, 'a text', x)
 
-# %% ../nbs/01_evidence.ipynb #ec9d2d16
+# %% ../nbs/01_evidence.ipynb #2886fbd5
 def _check_columns(columns, where, field):
     _expect(isinstance(columns, list) and columns, where, field, 'a list of columns', columns)
     for i, c in enumerate(columns):
@@ -48,7 +47,7 @@ def _check_columns(columns, where, field):
     _expect(len(set(names)) == len(names), where, field, 'distinct column names', ', '.join(n for n in names if names.count(n) > 1))
     return names
 
-# %% ../nbs/01_evidence.ipynb #ff035687
+# %% ../nbs/01_evidence.ipynb #1d2c092f
 def _check_rows(rows, columns, where, field):
     _expect(isinstance(rows, list) and rows, where, field, 'a list of rows', rows)
     for i, r in enumerate(rows):
@@ -62,7 +61,7 @@ def _check_rows(rows, columns, where, field):
     names = [r['name'] for r in rows]
     _expect(len(set(names)) == len(names), where, field, 'distinct row names', ', '.join(sorted({n for n in names if names.count(n) > 1})))
 
-# %% ../nbs/01_evidence.ipynb #fa4a1406
+# %% ../nbs/01_evidence.ipynb #afef6e0d
 def check_table(t, where, field):
     "Raise `InputError` naming `where` and the field if `t` is not a well-formed table."
     _fields(t, where, field, ('id', 'label', 'caption', 'dataset', 'split', 'source', 'columns', 'rows', 'notes'))
@@ -84,7 +83,7 @@ def check_paper(paper, where='paper'):
     _expect(len(set(ids)) == len(ids), where, '$.tables', 'distinct table ids', ', '.join(sorted({n for n in ids if ids.count(n) > 1})))
     return paper
 
-# %% ../nbs/01_evidence.ipynb #3fd9898e
+# %% ../nbs/01_evidence.ipynb #2986f97c
 @cache
 def papers(folder=None):
     "All papers as `{key: paper}`, each checked; from the packaged `data/papers` unless a `folder` is given."
@@ -98,20 +97,20 @@ def paper_table(paper, table):
     tables = {t['id']: t for t in papers()[check_name(paper, papers(), 'paper')]['tables']}
     return tables[check_name(table, tables, f'table of {paper}')]
 
-# %% ../nbs/01_evidence.ipynb #6442dfff
+# %% ../nbs/01_evidence.ipynb #0449dad1
 def table_frame(table):
     "A transcribed table (from `paper_table`) as a DataFrame, rows by name; empty where the paper prints nothing."
     frame = pd.DataFrame([{'': r['name'], **r['values']} for r in table['rows']], dtype=object).set_index('')
     return frame.where(frame.notna(), '')
 
-# %% ../nbs/01_evidence.ipynb #41b9c4c0
+# %% ../nbs/01_evidence.ipynb #a3de4ee0
 def paper_value(paper, table, row, column):
     "What the paper printed in one cell; None where it printed nothing or has no such row or column."
     if paper not in papers(): return None
     t = next((t for t in papers()[paper]['tables'] if t['id'] == table), {'rows': []})
     return next((r['values'].get(column) for r in t['rows'] if r['name'] == row), None)
 
-# %% ../nbs/01_evidence.ipynb #a1f0a3fd
+# %% ../nbs/01_evidence.ipynb #9795724f
 def decimals(x):
     "Digits after the point of a number as printed: 98.42 -> 2, 9 -> 0."
     return len(repr(float(x)).rstrip('0').partition('.')[2])
@@ -122,7 +121,7 @@ def value_verdict(printed, value, low=None, high=None):
     if abs(value - printed) <= .5 * 10**-decimals(printed) + 1e-9: return 'holds'
     return 'holds' if low is not None and low <= printed <= high else 'contradicted'
 
-# %% ../nbs/01_evidence.ipynb #3d42dfbe
+# %% ../nbs/01_evidence.ipynb #95973f39
 def effect_verdict(low, high, better='higher', claimed=None):
     """Verdict on a difference with interval [low, high]; `better='lower'` when the claim is a decrease.
 
@@ -134,7 +133,7 @@ def effect_verdict(low, high, better='higher', claimed=None):
     if high < 0 or (claimed is not None and sign*claimed > high): return 'contradicted'
     return 'inconclusive'
 
-# %% ../nbs/01_evidence.ipynb #ee688c0d
+# %% ../nbs/01_evidence.ipynb #c1ddee9c
 def cell(paper, table, row, column, value, *, evidence, corpus, scale, n, seed=None, low=None, high=None, unit='%'):
     """One measured number for a result file.
 
@@ -148,12 +147,12 @@ def claim(id, text, *, paper, verdict, evidence, corpus, n, printed=None, effect
     check_name(verdict, VERDICTS, 'verdict', id); check_name(evidence, EVIDENCE[1:], 'evidence', id); check_name(kind, ('value', 'difference'), 'kind', id)
     return plain(dict(id=id, text=text, paper=paper, kind=kind, printed=printed, effect=effect, low=low, high=high, p=p, verdict=verdict, evidence=evidence, corpus=corpus, n=n, unit=unit, note=note), id)
 
-# %% ../nbs/01_evidence.ipynb #453c6b87
+# %% ../nbs/01_evidence.ipynb #05e8025b
 def not_run(paper, table, part, needs, command):
     "A part of a notebook that did not run, with the command that would make it."
     return dict(paper=paper, table=table, part=part, needs=needs, command=command)
 
-# %% ../nbs/01_evidence.ipynb #cb2d7baf
+# %% ../nbs/01_evidence.ipynb #c8d4ccf1
 _ROW = ('paper', 'table', 'row', 'column', 'evidence', 'corpus', 'scale', 'seed', 'value', 'low', 'high', 'n', 'unit')
 _CLAIM = ('id', 'text', 'paper', 'kind', 'printed', 'effect', 'low', 'high', 'p', 'verdict', 'evidence', 'corpus', 'n', 'unit', 'note')
 
@@ -168,7 +167,7 @@ def check_result(r, where='result'):
     _fields(r['provenance'], where, '$.provenance', ('git', 'packages', 'python', 'device', 'seconds', 'peak_memory_mib', 'date', 'parameters', 'corpora'), ('units',))
     return r
 
-# %% ../nbs/01_evidence.ipynb #02c8f470
+# %% ../nbs/01_evidence.ipynb #67f7787b
 def result_path(notebook, scale, corpus='', out=''):
     "Where a run's result goes: `out` if given (a .json file or a folder), else `outputs/results/`."
     stem = '.'.join(x for x in (notebook, corpus, scale) if x)
@@ -189,7 +188,7 @@ def load_result(path):
     "A result file, checked."
     return check_result(load_json(path), Path(path).name)
 
-# %% ../nbs/01_evidence.ipynb #d1cc05e0
+# %% ../nbs/01_evidence.ipynb #6ab063d0
 def _rank(result):
     p = result['provenance']
     return SCALES.index(p['parameters'].get('scale', 'smoke')), len(result['rows']), p['date']
@@ -205,13 +204,13 @@ def origin(result):
     bits = [f"{p['parameters'].get('scale', '?')} scale", f"seeds {p['parameters'].get('seeds', '?')}", f"commit {commit[:7]}{'+' if p['git']['dirty'] else ''}" if commit else 'no commit', p['date']]
     return ', '.join(bits)
 
-# %% ../nbs/01_evidence.ipynb #0e3914b0
+# %% ../nbs/01_evidence.ipynb #317b1533
 def larger(rows, scale, reference):
     "What a figure should be drawn from: the reference result if it is of a larger scale or nothing ran here, else this run's `rows`."
     use = reference and (not rows or SCALES.index(reference['provenance']['parameters'].get('scale', 'smoke')) > SCALES.index(scale))
     return reference if use else dict(rows=rows)
 
-# %% ../nbs/01_evidence.ipynb #393ef74f
+# %% ../nbs/01_evidence.ipynb #769efa31
 def number(x, digits=2):
     "A number as text; '' for None."
     return '' if x is None else x if isinstance(x, str) else f'{x:.{digits}f}'
@@ -225,7 +224,7 @@ def marked(verdict):
     "A verdict with its mark, readable without colour."
     return f'{MARKS[verdict]} {verdict}' if verdict else ''
 
-# %% ../nbs/01_evidence.ipynb #1bf60526
+# %% ../nbs/01_evidence.ipynb #67570ff3
 def pooled(rows):
     "Cells of one table cell over several seeds as their mean with a 95 % t-interval; single cells keep their own interval."
     first, values = rows[0], [r['value'] for r in rows if r['value'] is not None]
@@ -240,7 +239,7 @@ def by_cell(rows):
     for r in rows: groups.setdefault((r['paper'], r['table'], r['row'], r['column'], r['evidence']), []).append(r)
     return {k: pooled(v) for k, v in groups.items()}
 
-# %% ../nbs/01_evidence.ipynb #62708c9e
+# %% ../nbs/01_evidence.ipynb #bfcaf8b4
 def printed_cells(paper, table):
     "Keys (paper, table, row, column) of the scores that a paper's table prints: numbers in columns with a better direction."
     t = paper_table(paper, table)
@@ -264,14 +263,19 @@ def paper_ours(result, reference=None, tables=()):
     keys = dict.fromkeys([c for t in tables for c in printed_cells(*t)] + list(measured))
     return pd.DataFrame([_cell_line(k, here.get(measured.get(k)), there.get(measured.get(k)), reference is not None) for k in keys])
 
-# %% ../nbs/01_evidence.ipynb #bebdb654
-def wide(rows, table, columns):
-    "DataFrame of one table's cells as text with intervals: its rows by `columns`."
-    cells = {(k[2], k[3]): c for k, c in by_cell(rows).items() if k[1] == table and k[3] in columns}
-    text = lambda c: '' if c is None else with_interval(c['value'], c['low'], c['high'], _digits(c))
-    return pd.DataFrame([{c: text(cells.get((r, c))) for c in columns} for r in dict.fromkeys(r for r, _ in cells)], index=list(dict.fromkeys(r for r, _ in cells)))
+# %% ../nbs/01_evidence.ipynb #e1f2313a
+def find(rows, table, row, column):
+    "One result cell, or None."
+    return next((r for r in rows if (r['table'], r['row'], r['column']) == (table, row, column)), None)
 
-# %% ../nbs/01_evidence.ipynb #cc45946c
+def wide(rows, table, digits=None, columns=None):
+    "DataFrame of one table of result cells as text with intervals: a row per row, a column per column (or those of `columns`); 'not run' where there is no such cell."
+    cells = [c for c in by_cell(rows).values() if c['table'] == table and (columns is None or c['column'] in columns)]
+    frame = pd.DataFrame('not run', index=list(dict.fromkeys(c['row'] for c in cells)) or [table], columns=columns or list(dict.fromkeys(c['column'] for c in cells)) or [''])
+    for c in cells: frame.loc[c['row'], c['column']] = with_interval(c['value'], c['low'], c['high'], _digits(c) if digits is None or isinstance(c['value'], int) else digits)
+    return frame
+
+# %% ../nbs/01_evidence.ipynb #89d899de
 def claims_frame(result, reference=None, digits=2):
     "DataFrame of claims: the statement, what the paper printed, ours ± CI, p, verdict; the reference run stands in for what did not run here."
     own = [k for k in result['claims'] if k['verdict'] != 'not run']
