@@ -8,23 +8,23 @@ __all__ = ['EVIDENCE', 'VERDICTS', 'MARKS', 'check_table', 'check_paper', 'paper
            'save_result', 'load_result', 'reference', 'origin', 'larger', 'number', 'with_interval', 'marked', 'pooled',
            'by_cell', 'printed_cells', 'paper_ours', 'find', 'wide', 'claims_frame', 'missing_frame']
 
-# %% ../nbs/01_evidence.ipynb #f39f2267
+# %% ../nbs/01_evidence.ipynb #ba0fccb7
 from functools import cache
 from pathlib import Path
 
-# %% ../nbs/01_evidence.ipynb #9443c37f
+# %% ../nbs/01_evidence.ipynb #efcf0032
 import numpy as np
 import pandas as pd
 
-# %% ../nbs/01_evidence.ipynb #41168a5a
+# %% ../nbs/01_evidence.ipynb #46d55e7b
 from .core import SCALES, InputError, atomic_path, check_name, load_json, outputs_dir, packaged, plain, save_json
 
-# %% ../nbs/01_evidence.ipynb #cbe7b314
+# %% ../nbs/01_evidence.ipynb #211a1c60
 EVIDENCE = ('transcribed', 'rescored', 'mechanism', 'replicated')
 VERDICTS = ('holds', 'contradicted', 'inconclusive', 'not testable here', 'not run')
 MARKS = {'holds': '✓', 'contradicted': '✗', 'inconclusive': '?', 'not testable here': '–', 'not run': '–'}
 
-# %% ../nbs/01_evidence.ipynb #96b74acd
+# %% ../nbs/01_evidence.ipynb #be1f94b1
 def _expect(ok, where, field, expected, found):
     if not ok: raise InputError(where, field, expected, found if isinstance(found, str) else repr(found))
 
@@ -35,7 +35,7 @@ def _fields(d, where, field, required, optional=()):
 
 def _text(x, where, field): _expect(isinstance(x, str) and x.strip(), where, field, 'a text', x)
 
-# %% ../nbs/01_evidence.ipynb #2886fbd5
+# %% ../nbs/01_evidence.ipynb #df7d4b60
 def _check_columns(columns, where, field):
     _expect(isinstance(columns, list) and columns, where, field, 'a list of columns', columns)
     for i, c in enumerate(columns):
@@ -47,7 +47,7 @@ def _check_columns(columns, where, field):
     _expect(len(set(names)) == len(names), where, field, 'distinct column names', ', '.join(n for n in names if names.count(n) > 1))
     return names
 
-# %% ../nbs/01_evidence.ipynb #1d2c092f
+# %% ../nbs/01_evidence.ipynb #1fea3fa6
 def _check_rows(rows, columns, where, field):
     _expect(isinstance(rows, list) and rows, where, field, 'a list of rows', rows)
     for i, r in enumerate(rows):
@@ -61,7 +61,7 @@ def _check_rows(rows, columns, where, field):
     names = [r['name'] for r in rows]
     _expect(len(set(names)) == len(names), where, field, 'distinct row names', ', '.join(sorted({n for n in names if names.count(n) > 1})))
 
-# %% ../nbs/01_evidence.ipynb #afef6e0d
+# %% ../nbs/01_evidence.ipynb #47f07c8f
 def check_table(t, where, field):
     "Raise `InputError` naming `where` and the field if `t` is not a well-formed table."
     _fields(t, where, field, ('id', 'label', 'caption', 'dataset', 'split', 'source', 'columns', 'rows', 'notes'))
@@ -83,7 +83,7 @@ def check_paper(paper, where='paper'):
     _expect(len(set(ids)) == len(ids), where, '$.tables', 'distinct table ids', ', '.join(sorted({n for n in ids if ids.count(n) > 1})))
     return paper
 
-# %% ../nbs/01_evidence.ipynb #2986f97c
+# %% ../nbs/01_evidence.ipynb #ad7e9372
 @cache
 def papers(folder=None):
     "All papers as `{key: paper}`, each checked; from the packaged `data/papers` unless a `folder` is given."
@@ -97,20 +97,20 @@ def paper_table(paper, table):
     tables = {t['id']: t for t in papers()[check_name(paper, papers(), 'paper')]['tables']}
     return tables[check_name(table, tables, f'table of {paper}')]
 
-# %% ../nbs/01_evidence.ipynb #0449dad1
+# %% ../nbs/01_evidence.ipynb #a4ae012d
 def table_frame(table):
     "A transcribed table (from `paper_table`) as a DataFrame, rows by name; empty where the paper prints nothing."
     frame = pd.DataFrame([{'': r['name'], **r['values']} for r in table['rows']], dtype=object).set_index('')
     return frame.where(frame.notna(), '')
 
-# %% ../nbs/01_evidence.ipynb #a3de4ee0
+# %% ../nbs/01_evidence.ipynb #5bb00e79
 def paper_value(paper, table, row, column):
     "What the paper printed in one cell; None where it printed nothing or has no such row or column."
     if paper not in papers(): return None
     t = next((t for t in papers()[paper]['tables'] if t['id'] == table), {'rows': []})
     return next((r['values'].get(column) for r in t['rows'] if r['name'] == row), None)
 
-# %% ../nbs/01_evidence.ipynb #9795724f
+# %% ../nbs/01_evidence.ipynb #1f3a80bc
 def decimals(x):
     "Digits after the point of a number as printed: 98.42 -> 2, 9 -> 0."
     return len(repr(float(x)).rstrip('0').partition('.')[2])
@@ -121,7 +121,7 @@ def value_verdict(printed, value, low=None, high=None):
     if abs(value - printed) <= .5 * 10**-decimals(printed) + 1e-9: return 'holds'
     return 'holds' if low is not None and low <= printed <= high else 'contradicted'
 
-# %% ../nbs/01_evidence.ipynb #95973f39
+# %% ../nbs/01_evidence.ipynb #4ce3594d
 def effect_verdict(low, high, better='higher', claimed=None):
     """Verdict on a difference with interval [low, high]; `better='lower'` when the claim is a decrease.
 
@@ -133,7 +133,7 @@ def effect_verdict(low, high, better='higher', claimed=None):
     if high < 0 or (claimed is not None and sign*claimed > high): return 'contradicted'
     return 'inconclusive'
 
-# %% ../nbs/01_evidence.ipynb #c1ddee9c
+# %% ../nbs/01_evidence.ipynb #2943ca74
 def cell(paper, table, row, column, value, *, evidence, corpus, scale, n, seed=None, low=None, high=None, unit='%'):
     """One measured number for a result file.
 
@@ -147,12 +147,12 @@ def claim(id, text, *, paper, verdict, evidence, corpus, n, printed=None, effect
     check_name(verdict, VERDICTS, 'verdict', id); check_name(evidence, EVIDENCE[1:], 'evidence', id); check_name(kind, ('value', 'difference'), 'kind', id)
     return plain(dict(id=id, text=text, paper=paper, kind=kind, printed=printed, effect=effect, low=low, high=high, p=p, verdict=verdict, evidence=evidence, corpus=corpus, n=n, unit=unit, note=note), id)
 
-# %% ../nbs/01_evidence.ipynb #05e8025b
+# %% ../nbs/01_evidence.ipynb #45720238
 def not_run(paper, table, part, needs, command):
     "A part of a notebook that did not run, with the command that would make it."
     return dict(paper=paper, table=table, part=part, needs=needs, command=command)
 
-# %% ../nbs/01_evidence.ipynb #c8d4ccf1
+# %% ../nbs/01_evidence.ipynb #f11e347d
 _ROW = ('paper', 'table', 'row', 'column', 'evidence', 'corpus', 'scale', 'seed', 'value', 'low', 'high', 'n', 'unit')
 _CLAIM = ('id', 'text', 'paper', 'kind', 'printed', 'effect', 'low', 'high', 'p', 'verdict', 'evidence', 'corpus', 'n', 'unit', 'note')
 
@@ -167,7 +167,7 @@ def check_result(r, where='result'):
     _fields(r['provenance'], where, '$.provenance', ('git', 'packages', 'python', 'device', 'seconds', 'peak_memory_mib', 'date', 'parameters', 'corpora'), ('units',))
     return r
 
-# %% ../nbs/01_evidence.ipynb #67f7787b
+# %% ../nbs/01_evidence.ipynb #80b04593
 def result_path(notebook, scale, corpus='', out=''):
     "Where a run's result goes: `out` if given (a .json file or a folder), else `outputs/results/`."
     stem = '.'.join(x for x in (notebook, corpus, scale) if x)
@@ -188,7 +188,7 @@ def load_result(path):
     "A result file, checked."
     return check_result(load_json(path), Path(path).name)
 
-# %% ../nbs/01_evidence.ipynb #6ab063d0
+# %% ../nbs/01_evidence.ipynb #f101dbed
 def _rank(result):
     p = result['provenance']
     return SCALES.index(p['parameters'].get('scale', 'smoke')), len(result['rows']), p['date']
@@ -204,13 +204,13 @@ def origin(result):
     bits = [f"{p['parameters'].get('scale', '?')} scale", f"seeds {p['parameters'].get('seeds', '?')}", f"commit {commit[:7]}{'+' if p['git']['dirty'] else ''}" if commit else 'no commit', p['date']]
     return ', '.join(bits)
 
-# %% ../nbs/01_evidence.ipynb #317b1533
+# %% ../nbs/01_evidence.ipynb #4693bea1
 def larger(rows, scale, reference):
     "What a figure should be drawn from: the reference result if it is of a larger scale or nothing ran here, else this run's `rows`."
     use = reference and (not rows or SCALES.index(reference['provenance']['parameters'].get('scale', 'smoke')) > SCALES.index(scale))
     return reference if use else dict(rows=rows)
 
-# %% ../nbs/01_evidence.ipynb #769efa31
+# %% ../nbs/01_evidence.ipynb #103d3823
 def number(x, digits=2):
     "A number as text; '' for None."
     return '' if x is None else x if isinstance(x, str) else f'{x:.{digits}f}'
@@ -224,7 +224,7 @@ def marked(verdict):
     "A verdict with its mark, readable without colour."
     return f'{MARKS[verdict]} {verdict}' if verdict else ''
 
-# %% ../nbs/01_evidence.ipynb #67570ff3
+# %% ../nbs/01_evidence.ipynb #846e453d
 def pooled(rows):
     "Cells of one table cell over several seeds as their mean with a 95 % t-interval; single cells keep their own interval."
     first, values = rows[0], [r['value'] for r in rows if r['value'] is not None]
@@ -239,7 +239,7 @@ def by_cell(rows):
     for r in rows: groups.setdefault((r['paper'], r['table'], r['row'], r['column'], r['evidence']), []).append(r)
     return {k: pooled(v) for k, v in groups.items()}
 
-# %% ../nbs/01_evidence.ipynb #bfcaf8b4
+# %% ../nbs/01_evidence.ipynb #5a9b65f3
 def printed_cells(paper, table):
     "Keys (paper, table, row, column) of the scores that a paper's table prints: numbers in columns with a better direction."
     t = paper_table(paper, table)
@@ -250,20 +250,22 @@ def _digits(cell): return 0 if isinstance(cell['value'], int) else 4 if cell['un
 def _cell_line(key, here, there, has_reference):
     best, printed = here or there, paper_value(*key)
     show = lambda x: with_interval(None) if x is None else with_interval(x['value'], x['low'], x['high'], _digits(x))
-    verdict = value_verdict(printed, *((best['value'], best['low'], best['high']) if best else (None,))) if isinstance(printed, (int, float)) else ''
+    comparable = isinstance(printed, (int, float)) and (best is None or best['evidence'] != 'mechanism')
+    verdict = value_verdict(printed, *((best['value'], best['low'], best['high']) if best else (None,))) if comparable else ''
     return {'table': key[1], 'row': key[2], 'column': key[3], 'paper': number(printed), 'ours': show(here), **({'reference': show(there)} if has_reference else {}),
             'verdict': marked(verdict), 'evidence': best['evidence'] if best else '', 'n': best['n'] if best else ''}
 
 def paper_ours(result, reference=None, tables=()):
     """DataFrame of cells: table, row, column, paper, ours ± CI, reference ± CI (where given), verdict, evidence, n.
 
-    `tables` lists (paper, table) whose printed scores appear even where nothing was measured."""
+    `tables` lists (paper, table) whose printed scores appear even where nothing was measured. A `mechanism` number gets no verdict: the paper
+    measured another corpus, and only effects may be compared."""
     here, there = by_cell(result['rows']), by_cell(reference['rows'] if reference else [])
     measured = {k[:4]: k for k in [*here, *there]}
     keys = dict.fromkeys([c for t in tables for c in printed_cells(*t)] + list(measured))
     return pd.DataFrame([_cell_line(k, here.get(measured.get(k)), there.get(measured.get(k)), reference is not None) for k in keys])
 
-# %% ../nbs/01_evidence.ipynb #e1f2313a
+# %% ../nbs/01_evidence.ipynb #ca769de8
 def find(rows, table, row, column):
     "One result cell, or None."
     return next((r for r in rows if (r['table'], r['row'], r['column']) == (table, row, column)), None)
@@ -275,7 +277,7 @@ def wide(rows, table, digits=None, columns=None):
     for c in cells: frame.loc[c['row'], c['column']] = with_interval(c['value'], c['low'], c['high'], _digits(c) if digits is None or isinstance(c['value'], int) else digits)
     return frame
 
-# %% ../nbs/01_evidence.ipynb #89d899de
+# %% ../nbs/01_evidence.ipynb #5d8cb1a7
 def claims_frame(result, reference=None, digits=2):
     "DataFrame of claims: the statement, what the paper printed, ours ± CI, p, verdict; the reference run stands in for what did not run here."
     own = [k for k in result['claims'] if k['verdict'] != 'not run']

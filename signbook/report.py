@@ -5,26 +5,27 @@
 # %% auto #0
 __all__ = ['ORDER', 'check_readable', 'Entry', 'gather', 'paper_keys', 'scale_rank', 'judged', 'results_of', 'placed',
            'overview_figure', 'save_overview', 'overview_alt', 'table', 'printed_table', 'cell_frame', 'cell_tables',
-           'effect_text', 'claim_table', 'unmeasured_claims', 'missing_table', 'figures_of', 'overview_sources',
-           'command_of', 'provenance_of', 'glance', 'tally', 'notebook_part', 'paper_part', 'render', 'report']
+           'effect_text', 'printed_text', 'claim_table', 'unmeasured_claims', 'missing_table', 'figures_of',
+           'overview_sources', 'command_of', 'provenance_of', 'glance', 'tally', 'notebook_part', 'paper_part',
+           'render', 'report']
 
-# %% ../nbs/91_report.ipynb #7a3ed743
+# %% ../nbs/91_report.ipynb #f710c73b
 import base64, shlex, textwrap
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
-# %% ../nbs/91_report.ipynb #326f6de9
+# %% ../nbs/91_report.ipynb #9f146104
 import jinja2
 import pandas as pd
 
-# %% ../nbs/91_report.ipynb #a42c0138
+# %% ../nbs/91_report.ipynb #5f2713e4
 import signbook
 from .core import PALETTE, SCALES, InputError, atomic_path, check_name, outputs_dir, packaged, short_path, use_style
-from .evidence import EVIDENCE, MARKS, VERDICTS, decimals, load_result, marked, number, origin, paper_ours, papers, reference, with_interval
+from .evidence import EVIDENCE, MARKS, VERDICTS, decimals, load_result, marked, number, origin, paper_ours, papers, reference
 from .run import table_notebooks
 
-# %% ../nbs/91_report.ipynb #7a02775f
+# %% ../nbs/91_report.ipynb #85a2a2d4
 _NUMBERS = {'rows': ('value', 'low', 'high', 'n'), 'claims': ('printed', 'effect', 'low', 'high', 'p', 'n')}
 _TEXTS = {'rows': ('paper', 'table', 'row', 'column', 'corpus', 'scale', 'unit'), 'claims': ('id', 'text', 'paper', 'kind', 'corpus', 'unit', 'note'),
           'not_run': ('paper', 'table', 'part', 'needs', 'command'), 'figures': ('id', 'title', 'alt', 'file')}
@@ -40,7 +41,7 @@ def _check_items(r, where, kind):
         if 'paper' in x: check_name(x['paper'], papers(), 'paper', f'{where}: $.{kind}[{i}].paper')
         if 'file' in x and (Path(x['file']).name != x['file'] or not x['file'].endswith('.svg')): raise InputError(where, f'$.figures[{i}].file', 'the name of an .svg file beside the result', repr(x['file']))
 
-# %% ../nbs/91_report.ipynb #262a02a9
+# %% ../nbs/91_report.ipynb #ce7293fe
 def check_readable(r, where='result'):
     "`r` (a checked result) if the report can print it, otherwise `InputError` by field."
     for k in ('notebook', 'title'):
@@ -56,7 +57,7 @@ def check_readable(r, where='result'):
     for kind in _TEXTS: _check_items(r, where, kind)
     return r
 
-# %% ../nbs/91_report.ipynb #0c8904d7
+# %% ../nbs/91_report.ipynb #038ae3f5
 class Entry(NamedTuple):
     "A table notebook with its newest `result` and its committed `reference` (either may be None) and the folders of their figures."
     notebook: str
@@ -77,7 +78,7 @@ def gather(folder='', shipped=''):
     there = {n: check_readable(r, f'reference of {n}') for n in known if (r := reference(n, shipped))}
     return [Entry(n, newest.get(n), there.get(n), folder, shipped) for n in sorted({*newest, *there})]
 
-# %% ../nbs/91_report.ipynb #fb655eae
+# %% ../nbs/91_report.ipynb #be231d0c
 ORDER = {'semlex': 'Sem-Lex', 'samslr': 'SAM-SLR', 'signcl': 'SignCL', 'sclslt': 'SCL-SLT', 'cico': 'CiCo', 'san': 'SAN'}
 
 def paper_keys(): return sorted(papers(), key=lambda k: (list(ORDER).index(k) if k in ORDER else len(ORDER), k))
@@ -95,7 +96,7 @@ def judged(results):
 
 def results_of(entries): return [r for e in entries for r in (e.result, e.reference) if r]
 
-# %% ../nbs/91_report.ipynb #1f1d5bf8
+# %% ../nbs/91_report.ipynb #c1ccafcf
 def placed(c):
     "`(axis title, value, low, high, printed)` of a claim in the coordinates of its axis; None if nothing was measured."
     if c['effect'] is None: return None
@@ -105,41 +106,46 @@ def placed(c):
     title = ('Differences' if c['kind'] == 'difference' else 'Values') + (f' ({c["unit"]})' if c['unit'] else '')
     return title, *three, None if c['evidence'] == 'mechanism' else c['printed']
 
-# %% ../nbs/91_report.ipynb #1f6a4b89
+# %% ../nbs/91_report.ipynb #3912ee79
 _INK = {False: dict(text='#1b1b1b', soft='#5c5c5c', grid='#e3e3e3', good=PALETTE['ours'], bad='#b84a00'),
         True: dict(text='#ececec', soft='#a9a9a9', grid='#3a3a3a', good='#6cbcf0', bad='#ff9a5c')}
 
 def _look(verdict, ink):
     "Marker, edge and face colour: the shape says it without the colour."
-    return {'holds': ('o', ink['good'], ink['good']), 'contradicted': ('X', ink['bad'], ink['bad']), 'inconclusive': ('o', ink['soft'], 'none')}.get(verdict, ('d', ink['soft'], 'none'))
+    return {'holds': ('o', ink['good'], ink['good']), 'contradicted': ('X', ink['bad'], ink['bad']), 'inconclusive': ('o', ink['soft'], None)}.get(verdict, ('d', ink['soft'], None))
 
 def _draw_claim(ax, y, c, ink, narrow):
     _, value, low, high, printed = placed(c)
     shape, edge, face = _look(c['verdict'], ink)
+    paper = ax.get_figure().get_facecolor()
     if low is not None and high is not None: ax.hlines(y, low, high, color=edge, lw=2)
     if printed is not None: ax.plot(printed, y, '+', color=ink['text'], ms=11, mew=1.4, zorder=4)
-    ax.plot(value, y, shape, mec=edge, mfc=ax.get_figure().get_facecolor() if face == 'none' and not narrow else face, ms=7.5, mew=1.6, zorder=3)
+    ax.plot(value, y, shape, mec=edge, mfc=face or paper, ms=7.5, mew=1.6, zorder=3)
     name = f"{ORDER.get(c['paper'], c['paper'])}: {c['text']}"
     say = dict(fontsize=9, color=ink['text'], parse_math=False, transform=ax.get_yaxis_transform())
-    if narrow: return ax.text(0, y - .22, textwrap.fill(f"{MARKS[c['verdict']]} {name}", 44), va='bottom', ha='left', **say)
-    ax.text(-.02, y, textwrap.fill(name, 54), va='center', ha='right', **say)
+    if narrow: return ax.text(0, y - .22, textwrap.fill(f"{MARKS[c['verdict']]} {name}", 54), va='bottom', ha='left', bbox=dict(fc=paper, ec='none', pad=1), **say)
+    ax.text(-.02, y, textwrap.fill(name, 60), va='center', ha='right', **say)
     ax.text(1.02, y, f"{marked(c['verdict'])} · {c['evidence']}", va='center', ha='left', **say)
 
-# %% ../nbs/91_report.ipynb #45652597
-_TICKS = (-100, -30, -10, -3, -1, -.5, 0, .5, 1, 3, 10, 30, 100)
+# %% ../nbs/91_report.ipynb #727e46b4
+_TICKS = (-1000, -100, -10, -1, 0, 1, 10, 100, 1000)
+
+def _percent_axis(ax):
+    "Linear within one percent, logarithmic beyond, with room at both ends."
+    ax.set_xscale('symlog', linthresh=1, linscale=.8); low, high = ax.dataLim.intervalx
+    low, high = min(1.6*low, -1.2), max(1.6*high, 1.2); ticks = [t for t in _TICKS if low <= t <= high]
+    ax.set_xticks(ticks, [f'{t:+d}' if t else 'printed' for t in ticks]); ax.set_xlim(low, high); ax.minorticks_off()
 
 def _draw_axis(ax, title, claims, ink, narrow):
     for y, c in enumerate(claims): _draw_claim(ax, y, c, ink, narrow)
     ax.axvline(0, color=ink['soft'], lw=1, zorder=1)
-    if title.startswith('Values: '):
-        ax.set_xscale('symlog', linthresh=1, linscale=1); low, high = ax.get_xlim(); low, high = min(low, -1.1), max(high, 1.1)
-        ax.set_xticks([t for t in _TICKS if low <= t <= high], [f'{t:+g}' if t else 'as printed' for t in _TICKS if low <= t <= high]); ax.set_xlim(low, high); ax.minorticks_off()
+    if title.startswith('Values: '): _percent_axis(ax)
     ax.set_title(title, loc='left', fontsize=9.5, fontweight='bold', color=ink['text'], parse_math=False)
     ax.set(ylim=(len(claims) - .5, -1.1 if narrow else -.6), yticks=[])
     ax.tick_params(axis='x', colors=ink['soft'], labelsize=8.5); ax.grid(axis='x', color=ink['grid'], lw=.8); ax.set_axisbelow(True)
     for side, line in ax.spines.items(): line.set_visible(side == 'bottom'); line.set_color(ink['grid'])
 
-# %% ../nbs/91_report.ipynb #e8892e33
+# %% ../nbs/91_report.ipynb #a47eaf8f
 def overview_figure(results, dark=False, narrow=False):
     """The claims of `results` (a list of result dicts) with intervals and verdicts, as a matplotlib figure.
 
@@ -150,12 +156,12 @@ def overview_figure(results, dark=False, narrow=False):
         if placed(c): panels.setdefault(placed(c)[0], []).append(c)
     panels = dict(sorted(panels.items(), key=lambda p: not p[0].startswith('Values')))
     use_style(); sizes = [len(p) + 1 for p in panels.values()] or [1]
-    fig, axes = plt.subplots(len(sizes), 1, squeeze=False, height_ratios=sizes, figsize=(3.9, .75*sum(sizes)) if narrow else (9.6, .38*sum(sizes) + .35*len(sizes)), facecolor='#16181b' if dark else 'white')
+    fig, axes = plt.subplots(len(sizes), 1, squeeze=False, height_ratios=sizes, figsize=(3.9, .84*sum(sizes)) if narrow else (9.6, .38*sum(sizes) + .35*len(sizes)), facecolor='#16181b' if dark else 'white')
     for ax, (title, claims) in zip(axes[:, 0], panels.items()): ax.set_facecolor('none'); _draw_axis(ax, title, claims, ink, narrow)
     if not panels: axes[0, 0].set_axis_off(); axes[0, 0].text(.5, .5, 'No claim has been measured yet', ha='center', color=ink['text'])
     return fig
 
-# %% ../nbs/91_report.ipynb #0818569b
+# %% ../nbs/91_report.ipynb #9a6fadd0
 def save_overview(path, results, **how):
     "Save `overview_figure(results, **how)` as the kind of file that `path` ends in (.svg, .png), atomically; returns the path."
     import matplotlib.pyplot as plt
@@ -169,14 +175,19 @@ def overview_alt(results):
     said = [c['verdict'] for c in judged(results)]
     return f'{len(said)} claims, each with its 95 % interval against the printed number or against zero: ' + (', '.join(f'{said.count(v)} {v}' for v in VERDICTS if v in said) or 'none measured') + '. The list that follows says the same in words.'
 
-# %% ../nbs/91_report.ipynb #f652e445
+# %% ../nbs/91_report.ipynb #eb6eeda7
 def table(caption, columns, groups, notes=()):
-    "What the template draws: `columns` are (name, kind), `groups` dicts of `lines` and a `title` or `head`."
-    return dict(caption=caption, columns=columns, groups=[{'title': '', 'head': '', **g} for g in groups], notes=list(notes), size=sum(len(g['lines']) for g in groups))
+    """What the template draws: `columns` are (name, kind), `groups` dicts of `lines` and a `title` or `head`.
 
-_COLUMNS = {'row': '', 'column': '', 'claim': '', 'paper': 'n', 'ours': 'n', 'reference': 'n', 'p': 'n', 'verdict': 'verdict', 'evidence': 'evidence', 'n': 'n', 'note': '', 'part': '', 'needs': '', 'command': 'code', 'table': ''}
+    A head stands in the first column, so its lines are one shorter. Columns that are empty throughout are left out."""
+    skip = int(any(g.get('head') for g in groups)); body = columns[skip:]
+    keep = [i for i in range(len(body)) if any(line[i] != '' for g in groups for line in g['lines'])]
+    groups = [{'title': '', 'head': '', **g, 'lines': [[line[i] for i in keep] for line in g['lines']]} for g in groups]
+    return dict(caption=caption, columns=columns[:skip] + [body[i] for i in keep], groups=groups, notes=list(notes), size=sum(len(g['lines']) for g in groups))
 
-# %% ../nbs/91_report.ipynb #879c91e0
+_COLUMNS = {'row': '', 'column': '', 'claim': '', 'paper': 'n', 'ours': 'n', 'reference': 'n', 'p': 'n', 'verdict': 'verdict', 'evidence': 'evidence', 'n': 'n', 'note': 'note', 'part': '', 'needs': '', 'command': 'code', 'table': ''}
+
+# %% ../nbs/91_report.ipynb #41b30696
 def _as_printed(value, digits):
     if value is None or isinstance(value, str): return value or ''
     if isinstance(value, bool): return 'yes' if value else 'no'
@@ -191,14 +202,13 @@ def _digits(t, column):
 def printed_table(t):
     "A transcribed table for the page: units and directions in the head, groups and notes kept."
     head = lambda c: c['name'] + (f" ({c['unit']})" if c['unit'] else '') + {'higher': ' ↑', 'lower': ' ↓', None: ''}[c['better']]
-    noted = any(r.get('note') for r in t['rows'])
-    line = lambda r: [r['name'], *(_as_printed(r['values'][c['name']], _digits(t, c)) for c in t['columns']), *([r.get('note', '')] if noted else [])]
+    line = lambda r: [r['name'], *(_as_printed(r['values'][c['name']], _digits(t, c)) for c in t['columns']), r.get('note', '')]
     groups = [dict(title=g, lines=[line(r) for r in rows]) for g, rows in groupby(t['rows'], lambda r: r.get('group', ''))]
     where = ' '.join(x for x in (t['dataset'], t['split']) if x)
     source = ('' if t['source']['kind'] == 'primary' else 'Second hand: ') + t['source']['where']
-    return table(f"{t['label']}. {t['caption']}", [('row', ''), *((head(c), _kind(t, c)) for c in t['columns']), *([('note', '')] if noted else [])], groups, t['notes']) | dict(where=where, source=source)
+    return table(f"{t['label']}. {t['caption']}", [('row', ''), *((head(c), _kind(t, c)) for c in t['columns']), ('note', 'note')], groups, t['notes']) | dict(where=where, source=source)
 
-# %% ../nbs/91_report.ipynb #67fa3444
+# %% ../nbs/91_report.ipynb #38132f3a
 def cell_frame(entry, paper):
     "DataFrame of an entry's cells for `paper` (see `paper_ours`), kinds of evidence on separate lines."
     frames, seen = [], set()
@@ -212,24 +222,29 @@ def cell_frame(entry, paper):
     all.loc[all['evidence'] == 'mechanism', 'verdict'] = ''
     return all[(all['evidence'] != '') | ~all.set_index(key).index.isin(all[all['evidence'] != ''].set_index(key).index)]
 
-# %% ../nbs/91_report.ipynb #228487c9
+# %% ../nbs/91_report.ipynb #12f3f3b6
 def _caption(paper, id):
     t = next((t for t in papers()[paper]['tables'] if t['id'] == id), None)
     return f"{t['label']}. {t['caption']}" if t else f'{id[:1].upper()}{id[1:]} (not in the paper)'
+
+def _units(entry, paper):
+    "`{(table, score): unit}` of what is printed and measured."
+    printed = {(t['id'], c['name']): c['unit'] for t in papers()[paper]['tables'] for c in t['columns']}
+    return printed | {(x['table'], x['column']): x['unit'] for r in results_of([entry]) for x in r['rows'] if x['paper'] == paper}
 
 def _text(x): return f'{x:,}' if isinstance(x, int) else x if isinstance(x, str) else number(x)
 
 def cell_tables(entry, paper):
     "The measured tables of an entry for `paper`: row, score, paper | ours ± CI | reference | verdict | evidence | n."
-    frame, out = cell_frame(entry, paper), []
+    frame, units, out = cell_frame(entry, paper), _units(entry, paper), []
     for id, part in frame.groupby('table', sort=False) if len(frame) else ():
-        printed = (part['paper'] != '').any()
-        keep = [c for c in part.columns if c not in ('table', 'row') and (printed or c not in ('paper', 'verdict'))]
-        groups = [dict(head=row, lines=[[_text(x) for x in line] for line in lines[keep].astype(object).values.tolist()]) for row, lines in part.groupby('row', sort=False)]
-        out.append(table(_caption(paper, id), [('row', ''), *(({'column': 'score'}.get(c, c), _COLUMNS[c]) for c in keep)], groups))
+        score = [f'{c} ({u})' if (u := units.get((id, c))) else c for c in part['column']]
+        part = part.assign(column=score).drop(columns='table').astype(object)
+        groups = [dict(head=row, lines=[[_text(x) for x in line] for line in lines.drop(columns='row').values.tolist()]) for row, lines in part.groupby('row', sort=False)]
+        out.append(table(_caption(paper, id), [({'column': 'score'}.get(c, c), _COLUMNS[c]) for c in part.columns], groups))
     return out
 
-# %% ../nbs/91_report.ipynb #1ccbd892
+# %% ../nbs/91_report.ipynb #aaf919f5
 def effect_text(c, digits=2):
     "'+0.11 [-0.13, +0.35] points', '98.40 [98.00, 98.80] %', 'not run', or '' where nothing was measured."
     if c is None or c['effect'] is None: return 'not run' if c is None or c['verdict'] == 'not run' else ''
@@ -237,33 +252,34 @@ def effect_text(c, digits=2):
     show = lambda x: f'{x:{sign}.{digits}f}'
     return show(c['effect']) + ('' if c['low'] is None or c['high'] is None else f" [{show(c['low'])}, {show(c['high'])}]") + (f" {c['unit']}" if c['unit'] else '')
 
-def _claim_line(c, here, there, both, noted):
+def printed_text(x): return '' if x is None else f'{x:.10g}'
+
+def _claim_line(c, here, there, both):
     seen = lambda x: ' '.join(y for y in (effect_text(x), MARKS[x['verdict']] if both and x and x['verdict'] != 'not run' else '') if y)
-    return [c['text'], number(c['printed']), seen(here), *([seen(there)] if both else []), '' if c['p'] is None else f"{c['p']:.2g}", marked(c['verdict']), c['evidence'], _text(c['n']), *([c['note']] if noted else [])]
+    return [c['text'], printed_text(c['printed']), seen(here), seen(there) if both else '', '' if c['p'] is None else f"{c['p']:.2g}", marked(c['verdict']), c['evidence'], _text(c['n'])]
 
 def claim_table(entry, paper):
-    "The claims of an entry on `paper`: claim, paper | ours ± CI | reference | p | verdict | evidence | n; None without claims."
+    "The claims of an entry on `paper`: claim, paper | ours ± CI | reference | p | verdict | evidence | n, with their notes; None without claims."
     runs = [{(c['id'], c['evidence']): c for c in (r['claims'] if r else []) if c['paper'] == paper} for r in (entry.result, entry.reference)]
     claims, both = [c for c in judged(results_of([entry])) if c['paper'] == paper], entry.reference is not None
-    noted = any(c['note'] for c in claims)
-    columns = ['claim', 'paper', 'ours', *(['reference'] if both else []), 'p', 'verdict', 'evidence', 'n', *(['note'] if noted else [])]
-    lines = [_claim_line(c, *(r.get((c['id'], c['evidence'])) for r in runs), both, noted) for c in claims]
-    return table('Claims', [(c, _COLUMNS[c]) for c in columns], [dict(lines=lines)]) if claims else None
+    lines = [_claim_line(c, *(r.get((c['id'], c['evidence'])) for r in runs), both) for c in claims]
+    columns = [(c, _COLUMNS[c]) for c in ('claim', 'paper', 'ours', 'reference', 'p', 'verdict', 'evidence', 'n')]
+    return table(f'Claims judged by {entry.notebook}', columns, [dict(lines=lines)], [f"{c['text']}: {c['note']}" for c in claims if c['note']]) if claims else None
 
-# %% ../nbs/91_report.ipynb #f410f407
+# %% ../nbs/91_report.ipynb #beb3c529
 def unmeasured_claims(paper):
     "The statements transcribed from a paper's text, each 'not run'; None if there are none."
     t = next((t for t in papers()[paper]['tables'] if t['id'] == 'claims'), None)
     line = lambda r: [r['name'], *(_as_printed(v, None) for v in r['values'].values()), 'not run', r.get('note', '')]
-    return t and table(t['label'], [('claim', ''), *((c['name'] if len(t['columns']) > 1 else 'paper', _kind(t, c)) for c in t['columns']), ('ours', 'n'), ('note', '')],
+    return t and table(t['label'], [('claim', ''), *((c['name'] if len(t['columns']) > 1 else 'paper', _kind(t, c)) for c in t['columns']), ('ours', 'n'), ('note', 'note')],
                        [dict(title=g, lines=[line(r) for r in rows]) for g, rows in groupby(t['rows'], lambda r: r.get('group', ''))])
 
 def missing_table(entry, paper):
     "What an entry could not run for `paper`, with the command that would; None if all ran."
     parts = [m for m in (entry.result or entry.reference)['not_run'] if m['paper'] == paper]
-    return table('Not run', [(k, _COLUMNS[k]) for k in ('part', 'needs', 'command')], [dict(lines=[[m['part'], m['needs'], m['command']] for m in parts])]) if parts else None
+    return table(f'Not run by {entry.notebook}', [(k, _COLUMNS[k]) for k in ('part', 'needs', 'command')], [dict(lines=[[m['part'], m['needs'], m['command']] for m in parts])]) if parts else None
 
-# %% ../nbs/91_report.ipynb #d54eae4d
+# %% ../nbs/91_report.ipynb #1d8fcbff
 def _data_uri(svg): return 'data:image/svg+xml;base64,' + base64.b64encode(svg).decode()
 
 def figures_of(entry):
@@ -283,7 +299,7 @@ def overview_sources(results):
         return _data_uri(raw.getvalue())
     return {f"{'narrow' if n else 'wide'}_{'dark' if d else 'light'}": draw(narrow=n, dark=d) for n in (True, False) for d in (True, False)}
 
-# %% ../nbs/91_report.ipynb #3563ebc3
+# %% ../nbs/91_report.ipynb #f31e669a
 _OPTIONS = ('scale', 'seeds', 'corpus', 'device', 'backend')
 
 def command_of(result):
@@ -302,12 +318,12 @@ def provenance_of(result):
              ('parameters', pairs({k: short_path(v) if k == 'out' else v for k, v in p['parameters'].items()})), ('corpora', pairs(p['corpora']))]
     return [(k, str(v)) for k, v in known if v and not str(v).startswith(' ')]
 
-# %% ../nbs/91_report.ipynb #61d37c72
+# %% ../nbs/91_report.ipynb #be6f93b3
 def glance(entries):
     "Verdicts by paper: `{key, name, title, claims, rest}`; `rest` says what waits in a paper without claims."
     claims, out = judged(results_of(entries)), []
     for k in paper_keys():
-        mine = [dict(text=c['text'], verdict=marked(c['verdict']), evidence=c['evidence'], effect=effect_text(c), printed=number(c['printed'])) for c in claims if c['paper'] == k]
+        mine = [dict(text=c['text'], verdict=marked(c['verdict']), evidence=c['evidence'], effect=effect_text(c), printed=printed_text(c['printed'])) for c in claims if c['paper'] == k]
         t = papers()[k]['tables']; said = sum(len(x['rows']) for x in t if x['id'] == 'claims')
         out.append(dict(key=k, name=ORDER.get(k, k), title=papers()[k]['title'], claims=mine, rest='' if mine else f'not run: {said} statements and {len(t)} tables are transcribed'))
     return sorted(out, key=lambda g: not g['claims'])
@@ -317,7 +333,7 @@ def tally(entries):
     said = [c['verdict'] for c in judged(results_of(entries))]
     return [(marked(v), said.count(v)) for v in VERDICTS if v in said]
 
-# %% ../nbs/91_report.ipynb #d29ea17b
+# %% ../nbs/91_report.ipynb #05252f8e
 def _speaks_of(entry, paper): return any(x['paper'] == paper for r in results_of([entry]) for kind in ('claims', 'rows', 'not_run') for x in r[kind])
 
 def _main_paper(entry): return next((x['paper'] for r in results_of([entry]) for kind in ('rows', 'claims', 'not_run') for x in r[kind]), None)
@@ -328,7 +344,7 @@ def notebook_part(entry, paper):
     return dict(notebook=entry.notebook, title=runs[0][1]['title'], claims=claim_table(entry, paper), tables=cell_tables(entry, paper), missing=missing_table(entry, paper),
                 figures=figures_of(entry) if _main_paper(entry) == paper else [], runs=[dict(name=n, origin=origin(r), command=command_of(r), made=provenance_of(r)) for n, r in runs])
 
-# %% ../nbs/91_report.ipynb #a72ae360
+# %% ../nbs/91_report.ipynb #d289447f
 def _link(url): return url if url.startswith(('https://', 'http://')) else ''
 
 def paper_part(paper, entries):
@@ -339,7 +355,7 @@ def paper_part(paper, entries):
     return dict(key=paper, name=ORDER.get(paper, paper), title=p['title'], authors=p['authors'], venue=p['venue'], url=p['url'], link=_link(p['url']), code=code,
                 parts=parts, claims=None if measured else unmeasured_claims(paper), tables=[printed_table(t) for t in p['tables']])
 
-# %% ../nbs/91_report.ipynb #5e95c3c3
+# %% ../nbs/91_report.ipynb #14251e89
 _TABLE = '''
 {% macro show(x, kind) -%}
 {% if kind == 'verdict' and x %}<span class="v {{ x.split()[1] }}">{{ x }}</span>
@@ -350,13 +366,13 @@ _TABLE = '''
 {%- endmacro %}
 {% macro line(cells, columns) %}
 {% for x in cells %}{% set kind = columns[loop.index0][1] %}
-{% if loop.first %}<th scope="row">{{ x }}</th>{% else %}<td{% if kind == 'n' %} class="n"{% endif %}>{{ show(x, kind) }}</td>{% endif %}
+{% if loop.first %}<th scope="row">{{ x }}</th>{% else %}<td{% if kind in ('n', 'note') %} class="{{ kind }}"{% endif %}>{{ show(x, kind) }}</td>{% endif %}
 {% endfor %}
 {% endmacro %}
 {% macro draw(t) %}
 <div class="scroll" role="region" aria-label="{{ t.caption }}" tabindex="0">
 <table>
-<caption>{{ t.caption }}</caption>
+<caption><span>{{ t.caption }}</span></caption>
 <thead><tr>{% for c, kind in t.columns %}<th scope="col"{% if kind == 'n' %} class="n"{% endif %}>{{ c }}</th>{% endfor %}</tr></thead>
 {% for g in t.groups %}
 <tbody>
@@ -368,13 +384,14 @@ _TABLE = '''
 {% endfor %}
 </table>
 </div>
+{% if t.notes %}<ul class="notes">{% for x in t.notes %}<li>{{ x }}</li>{% endfor %}</ul>{% endif %}
 {% endmacro %}
 {% macro folded(t, limit) %}
 {% if t.size > limit %}<details><summary>{{ t.caption }} <span class="soft">{{ t.size }} lines</span></summary>{{ draw(t) }}</details>{% else %}{{ draw(t) }}{% endif %}
 {% endmacro %}
 '''
 
-# %% ../nbs/91_report.ipynb #867fa854
+# %% ../nbs/91_report.ipynb #dccc6d6f
 _PAPER = '''
 {% from 'table' import draw, folded %}
 <section id="{{ p.key }}" aria-labelledby="{{ p.key }}-title">
@@ -403,13 +420,12 @@ _PAPER = '''
 {% for t in p.tables %}
 <details><summary>{{ t.caption }} <span class="soft">{{ t.where }}{% if t.notes %}{{ ' · ' if t.where }}{{ t.notes|length }} {{ 'note' if t.notes|length == 1 else 'notes' }}{% endif %}</span></summary>
 {{ draw(t) }}
-{% if t.notes %}<ul class="notes">{% for x in t.notes %}<li>{{ x }}</li>{% endfor %}</ul>{% endif %}
 <p class="soft">Source: {{ t.source }}.</p></details>
 {% endfor %}
 </section>
 '''
 
-# %% ../nbs/91_report.ipynb #322fb76f
+# %% ../nbs/91_report.ipynb #b2a44943
 _PAGE = '''<!doctype html>
 <html lang="en">
 <head>
@@ -424,20 +440,22 @@ _PAGE = '''<!doctype html>
 <header>
 <h1>signbook</h1>
 <p class="lead">What papers on sign-language research printed, what this code measured and how surely, and whether each claim holds.</p>
-<p class="tally">{% for v, n in tally %}<span class="v {{ v.split()[1] }}"><b>{{ n }}</b> {{ v }}</span> {% else %}No claim has been measured yet.{% endfor %}</p>
+<p class="tally">{% for v, n in tally %}<span class="v {{ v.split()[1] }}">{{ v }} <b>{{ n }}</b></span> {% else %}No claim has been measured yet.{% endfor %}</p>
+{% include 'legend' %}
 <nav aria-label="Papers"><ul>{% for g in glance %}<li><a href="#{{ g.key }}">{{ g.name }}</a></li>{% endfor %}</ul></nav>
 </header>
 <main id="main">
 <section aria-labelledby="glance-title">
 <h2 id="glance-title">Verdicts at a glance</h2>
+{% if tally %}
 <picture>
-<source media="(max-width: 640px) and (prefers-color-scheme: dark)" srcset="{{ sources.narrow_dark }}">
-<source media="(max-width: 640px)" srcset="{{ sources.narrow_light }}">
+<source media="screen and (max-width: 640px) and (prefers-color-scheme: dark)" srcset="{{ sources.narrow_dark }}">
+<source media="screen and (max-width: 640px)" srcset="{{ sources.narrow_light }}">
 <source media="screen and (prefers-color-scheme: dark)" srcset="{{ sources.wide_dark }}">
 <img class="overview" src="{{ sources.wide_light }}" alt="{{ alt }}">
 </picture>
 <p class="soft">Lines are 95 % intervals; a plus is the printed difference.</p>
-{% include 'legend' %}
+{% endif %}
 {% include 'glance' %}
 </section>
 {% for p in parts %}{% include 'paper' %}{% endfor %}
@@ -447,7 +465,7 @@ _PAGE = '''<!doctype html>
 </html>
 '''
 
-# %% ../nbs/91_report.ipynb #41098e31
+# %% ../nbs/91_report.ipynb #84789d97
 _LEGEND = '''
 <div class="legend">
 <dl>
@@ -479,9 +497,9 @@ _GLANCE = '''
 {% if waiting %}<p class="soft">Table notebooks without a result: {% for n in waiting %}<code>signbook run {{ n }}</code>{{ ', ' if not loop.last }}{% endfor %}.</p>{% endif %}
 '''
 
-# %% ../nbs/91_report.ipynb #94ec4aea
+# %% ../nbs/91_report.ipynb #0255b0a7
 _STYLE = '''
-:root { color-scheme: light dark; --bg: #fdfdfc; --ink: #1d1f21; --soft: #5a5f66; --line: #dcdcd8; --tint: #f3f3f0; --link: #0b5c94; --good: #0b5c94; --bad: #a03c00; --open: #5a5f66; }
+:root { color-scheme: light dark; --bg: #fff; --ink: #1d1f21; --soft: #5a5f66; --line: #dcdcd8; --tint: #f3f3f0; --link: #0b5c94; --good: #0b5c94; --bad: #a03c00; --open: #5a5f66; }
 @media (prefers-color-scheme: dark) { :root { --bg: #16181b; --ink: #e6e6e4; --soft: #a6acb3; --line: #34383d; --tint: #1f2226; --link: #7cc0f2; --good: #7cc0f2; --bad: #ff9a5c; --open: #b4bac1; } }
 * { box-sizing: border-box; }
 html { scroll-behavior: smooth; -webkit-text-size-adjust: 100%; }
@@ -489,7 +507,7 @@ body { margin: 0 auto; max-width: 70rem; padding: 0 1.25rem 4rem; background: va
 h1 { margin: 2.2rem 0 0; font-size: 2.1rem; letter-spacing: -.02em; line-height: 1.1; }
 h2 { margin: 3.5rem 0 .6rem; padding-top: 1rem; border-top: 1px solid var(--line); font-size: 1.5rem; letter-spacing: -.01em; }
 h3 { margin: 2.2rem 0 .6rem; font-size: 1.1rem; }
-header + main h2:first-child { margin-top: 1.4rem; }
+main > section:first-child h2 { margin-top: 1.4rem; }
 .lead { margin: .5rem 0 .8rem; max-width: 44rem; font-size: 1.15rem; }
 .soft { color: var(--soft); font-size: .875rem; font-weight: 400; }
 a { color: var(--link); text-underline-offset: .15em; overflow-wrap: anywhere; }
@@ -500,11 +518,12 @@ nav ul { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; margin: 0; padding
 code, pre { font: .875em/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
 pre { margin: .3rem 0; padding: .6rem .8rem; background: var(--tint); border-radius: .3rem; overflow-x: auto; }
 img { display: block; max-width: 100%; height: auto; }
-img.overview { width: 100%; max-width: 62rem; }
+img.overview { width: 100%; }
 figure { margin: 1.5rem 0; }
 figure img { padding: .6rem; background: #fff; border-radius: .3rem; border: 1px solid var(--line); }
 figcaption { margin-top: .4rem; color: var(--soft); font-size: .875rem; }
 details { margin: .35rem 0; }
+details caption { position: absolute; clip-path: inset(50%); height: 1px; overflow: hidden; }
 summary { padding: .2rem 0; cursor: pointer; }
 details[open] > summary { font-weight: 600; }
 .bib { max-width: 52rem; }
@@ -514,7 +533,7 @@ details[open] > summary { font-weight: 600; }
 footer { margin-top: 4rem; padding-top: 1rem; border-top: 1px solid var(--line); color: var(--soft); font-size: .875rem; }
 '''
 
-# %% ../nbs/91_report.ipynb #dceaa741
+# %% ../nbs/91_report.ipynb #e3378657
 _STYLE += '''
 .scroll { margin: 1rem 0; overflow-x: auto; }
 table { border-collapse: collapse; font-size: .9rem; line-height: 1.4; font-variant-numeric: tabular-nums; }
@@ -524,6 +543,8 @@ thead th { border-bottom: 1px solid var(--ink); color: var(--soft); font-size: .
 tbody tr { border-bottom: 1px solid var(--line); }
 th[scope=row], th[scope=rowgroup] { min-width: 8rem; max-width: 24rem; }
 td { max-width: 28rem; }
+td.note { min-width: 13rem; color: var(--soft); }
+th[scope]:first-child { min-width: 10rem; }
 .n { text-align: right; font-variant-numeric: tabular-nums; }
 td.n { white-space: nowrap; }
 .group { padding-top: .8rem; font-weight: 600; }
@@ -538,8 +559,8 @@ td.n { white-space: nowrap; }
 .e.replicated { border: 3px double var(--soft); }
 .tally { display: flex; flex-wrap: wrap; gap: .2rem 1.4rem; margin: 0 0 .8rem; }
 .legend { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)); gap: .5rem 2.5rem; margin: 1.2rem 0; padding: .8rem 1rem; background: var(--tint); border-radius: .3rem; font-size: .9rem; }
-dl { margin: 0; }
-dl > div { display: grid; grid-template-columns: 9.5rem 1fr; gap: .6rem; padding: .1rem 0; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; align-content: start; margin: 0; }
+dl > div { display: contents; }
 dd { margin: 0; overflow-wrap: anywhere; }
 .run dl { font-size: .875rem; }
 .run dt { color: var(--soft); }
@@ -549,18 +570,19 @@ dd { margin: 0; overflow-wrap: anywhere; }
 .claims .e { justify-self: start; }
 .claims .n .soft { display: inline-block; min-width: 7.5rem; }
 @media (max-width: 640px) {
-body { padding: 0 1rem 3rem; } h1 { font-size: 1.8rem; } dl > div { grid-template-columns: 8.6rem 1fr; }
-.claims li { display: flex; flex-wrap: wrap; gap: .1rem .8rem; } .claims .say { flex: 1 1 100%; order: -1; } .claims .n { flex: 1 1 100%; text-align: left; } .claims .n .soft { min-width: 0; } th[scope=row], th[scope=rowgroup] { max-width: 13rem; } }
+body { padding: 0 1rem 3rem; } h1 { font-size: 1.8rem; }
+.claims li { display: flex; flex-wrap: wrap; gap: .1rem .8rem; } .claims .say { flex: 1 1 100%; order: -1; } .claims .n { flex: 1 1 100%; order: 1; text-align: left; } .claims .n .soft { min-width: 0; } caption span { display: inline-block; max-width: calc(100vw - 2.5rem); } th[scope]:first-child { min-width: 5.5rem; max-width: 9rem; } th[scope=row], th[scope=row]:first-child { min-width: 8.5rem; } }
 '''
 
+# %% ../nbs/91_report.ipynb #fa8c7ea6
 _STYLE += '''
 @media print {
 :root { --bg: #fff; --ink: #000; --soft: #444; --line: #bbb; --tint: #fff; --link: #000; --good: #000; --bad: #000; --open: #000; }
-body { max-width: none; padding: 0; font-size: 10pt; } nav, .skip { display: none; } h2, h3, caption, thead { break-after: avoid; } tr, figure, .run, .claims li { break-inside: avoid; } section[id] { break-before: page; }
-.scroll { overflow: visible; } table { font-size: 8pt; } td.n, .v, thead th { white-space: normal; } pre { white-space: pre-wrap; } details::details-content { content-visibility: visible; block-size: auto; } }
+html { font-size: 8.5pt; } body { max-width: none; padding: 0; } nav, .skip { display: none; } h2, h3, caption, thead { break-after: avoid; } tr, figure, .run, .claims li { break-inside: avoid; } section[id] { break-before: page; }
+.scroll { overflow: visible; } th, td { padding-right: .5rem; } thead th { white-space: normal; } td.note, th[scope], th[scope]:first-child { min-width: 0; } pre { white-space: pre-wrap; } details::details-content { content-visibility: visible; block-size: auto; } }
 '''
 
-# %% ../nbs/91_report.ipynb #38b789e7
+# %% ../nbs/91_report.ipynb #d364487d
 def render(entries, waiting=()):
     "The page of `entries` as one HTML text; `waiting` names table notebooks without a result."
     parts = {'page': _PAGE, 'paper': _PAPER, 'table': _TABLE, 'legend': _LEGEND, 'glance': _GLANCE}
@@ -569,7 +591,7 @@ def render(entries, waiting=()):
     return env.get_template('page').render(style=_STYLE, tally=tally(entries), glance=seen, sources=overview_sources(results), alt=overview_alt(results), waiting=list(waiting),
                                            version=signbook.__version__, parts=[paper_part(g['key'], entries) for g in seen])
 
-# %% ../nbs/91_report.ipynb #cb365590
+# %% ../nbs/91_report.ipynb #17f13912
 def report(
     out='', # HTML file or folder (default: `outputs/report.html`)
     folder='', # folder of result files (default: `outputs/results`)

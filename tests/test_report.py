@@ -1,0 +1,266 @@
+"The report: one self-contained page, whatever the result files hold."
+import re
+import shutil
+from html.parser import HTMLParser
+
+import pytest
+
+import signbook.report as report_module
+from signbook.core import InputError, provenance, save_json
+from signbook.evidence import cell, claim, not_run, papers, save_result
+from signbook.report import check_readable, command_of, gather, overview_figure, render, report, results_of, save_overview
+
+VOID = {'meta', 'img', 'br', 'source', 'link', 'input', 'hr'}
+EVIL = '</td></table><script>alert(1)</script>"><img src=http://evil.example/x onerror=alert(2)>{{ 7*7 }}'
+ROW = 'ensemble fine-tuned on validation, RGB'
+
+
+class Page(HTMLParser):
+    "Element tree checks: balanced, nothing loaded, tables described."
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.loads, self.handlers, self.ids, self.text = [], [], [], [], [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.tags.append((tag, attrs))
+        self.handlers += [k for k in attrs if k.startswith('on')]
+        self.loads += [v for k, v in attrs.items() if k in ('src', 'srcset', 'data', 'action', 'style') or (k == 'href' and tag != 'a')]
+        if 'id' in attrs: self.ids.append(attrs['id'])
+        if tag not in VOID: self.open.append(tag)
+
+    def handle_endtag(self, tag): assert self.open.pop() == tag, tag
+
+    def handle_data(self, data): self.text.append(data)
+
+    def all(self, tag): return [a for t, a in self.tags if t == tag]
+
+
+def small_figure():
+    import matplotlib
+    matplotlib.use('Agg')
+    import matplotlib.pyplot as plt
+    fig, ax = plt.subplots(figsize=(2, 1))
+    ax.plot([0, 1])
+    plt.close(fig)
+    return fig
+
+
+def write(folder, name='12_autsl', scale='smoke', text='RGB reaches 98.42 %', evidence='rescored', value=98.4, **provenance_changes):
+    "A small real result file; returns it."
+    common = dict(evidence=evidence, corpus='autsl-scores', n=3742)
+    made = {**provenance({'scale': scale, 'seeds': '7', 'out': ''}), **provenance_changes}
+    claims = [claim('rgb', text, paper='samslr', verdict='holds', printed=98.42, effect=value, low=value - .4, high=value + .4, unit='%', note=text, **common),
+              claim('depth', 'Depth helps', paper='samslr', verdict='inconclusive', kind='difference', effect=.1, low=-.1, high=.3, p=.4, unit='points', **common)]
+    return save_result(folder / f'{name}.{scale}.json', name, text, [cell('samslr', 'table8', ROW, 'top-1', value, scale=scale, low=value - .4, high=value + .4, **common), cell('samslr', text, text, text, 1.5, scale=scale, **common)],
+                       claims, missing=[not_run('samslr', 'table8', text, text, text)], figures=[('dots', text, text, small_figure())], provenance=made)
+
+
+@pytest.fixture
+def results(place, monkeypatch):
+    "The folder where results are looked for, and no shipped references."
+    monkeypatch.setattr(report_module, 'packaged', lambda kind: place / 'none')
+    (place / 'outputs/results').mkdir(parents=True)
+    return place / 'outputs/results'
+
+
+@pytest.fixture
+def page(results):
+    write(results)
+    return report().read_text(encoding='utf-8')
+
+
+def test_page_is_balanced_and_loads_nothing(page):
+    seen = Page(page)
+    assert seen.handlers == [] and not seen.all('script') and not seen.all('link') and not seen.all('iframe')
+    assert seen.loads and all(x.startswith('data:image/svg+xml;base64,') for x in seen.loads)
+    assert not re.search(r'url\(|@import', page)
+    assert all(a['href'].startswith(('#', 'https://')) for a in seen.all('a'))
+    assert len(set(seen.ids)) == len(seen.ids)
+    assert {a['href'][1:] for a in seen.all('a') if a['href'].startswith('#')} <= set(seen.ids)
+
+
+def test_page_can_be_read_without_eyes(page):
+    seen = Page(page)
+    assert seen.all('html') == [{'lang': 'en'}] and seen.all('a')[0]['class'] == 'skip'
+    assert all(a.get('alt') for a in seen.all('img'))
+    assert all(a.get('scope') in ('row', 'col', 'rowgroup') for a in seen.all('th'))
+    assert len(seen.all('caption')) == len(seen.all('table')) > 50
+    assert all(a.get('tabindex') == '0' and a.get('aria-label') for a in seen.all('div') if a.get('class') == 'scroll')
+    assert [t for t, _ in seen.tags if t in ('h1', 'main', 'header', 'footer', 'nav')].count('h1') == 1
+    levels = [int(t[1]) for t, _ in seen.tags if re.fullmatch('h[1-6]', t)]
+    assert all(b - a <= 1 for a, b in zip(levels, levels[1:]))
+
+
+def test_every_transcribed_table_is_there_with_its_notes(page):
+    text = re.sub(r'\s+', ' ', ' '.join(Page(page).text))
+    for p in papers().values():
+        assert p['title'] in text
+        for t in p['tables']:
+            assert re.sub(r'\s+', ' ', t['caption']) in text
+            assert all(re.sub(r'\s+', ' ', n) in text for n in t['notes'])
+
+
+def luminance(colour):
+    c = colour.lstrip('#')
+    parts = [int(x, 16) / 255 for x in ([h * 2 for h in c] if len(c) == 3 else [c[i:i + 2] for i in (0, 2, 4)])]
+    return sum(w * (x / 12.92 if x <= .03928 else ((x + .055) / 1.055)**2.4) for w, x in zip((.2126, .7152, .0722), parts))
+
+
+def contrast(a, b): return (max(map(luminance, (a, b))) + .05) / (min(map(luminance, (a, b))) + .05)
+
+
+def test_contrast_of_all_text_colours(page):
+    schemes = [dict(re.findall(r'--(\w+): (#\w+)', block)) for block in re.findall(r':root \{([^}]*)\}', page)]
+    assert len(schemes) == 3 and abs(contrast('#000', '#fff') - 21) < 1e-6
+    for s in schemes:
+        for ink in ('ink', 'soft', 'link', 'good', 'bad', 'open'):
+            assert min(contrast(s[ink], s['bg']), contrast(s[ink], s['tint'])) >= 4.5, (ink, s)
+
+
+def test_hostile_texts_stay_texts(results):
+    write(results, text=EVIL)
+    page = report().read_text(encoding='utf-8')
+    seen = Page(page)
+    assert not seen.all('script') and seen.handlers == [] and all(x.startswith('data:image/svg+xml') for x in seen.loads)
+    assert 'evil.example' in ' '.join(seen.text) and '{{ 7*7 }}' in page
+
+
+def test_hostile_parameters_are_quoted_for_the_shell(results):
+    r = write(results)
+    r['provenance']['parameters'] = {'scale': 'cpu', 'seeds': '7', 'corpus': '$(rm -rf x)', 'extra key': "a'b", 'out': 'secret/place'}
+    assert command_of(r) == """signbook run 12_autsl --scale cpu --seeds 7 --corpus '$(rm -rf x)' -p 'extra key' 'a'"'"'b'"""
+
+
+@pytest.mark.parametrize('edit, field', [
+    (lambda r: r.pop('claims'), '$.claims'),
+    (lambda r: r['rows'][0].pop('n'), '$.rows[0].n'),
+    (lambda r: r['rows'][0].update(value='98'), '$.rows[0].value'),
+    (lambda r: r['rows'][0].update(value=True), '$.rows[0].value'),
+    (lambda r: r['rows'][0].update(low=[1]), '$.rows[0].low'),
+    (lambda r: r['rows'][0].update(evidence='guessed'), '$.rows[0].evidence'),
+    (lambda r: r['rows'][0].update(evidence='transcribed'), '$.rows[0].evidence'),
+    (lambda r: r['rows'][0].update(paper='samsrl'), '$.rows[0].paper'),
+    (lambda r: r['claims'][0].update(verdict='maybe'), '$.claims[0].verdict'),
+    (lambda r: r['claims'][1].update(effect='much'), '$.claims[1].effect'),
+    (lambda r: r['claims'][1].update(text=None), '$.claims[1].text'),
+    (lambda r: r['not_run'][0].update(command=3), '$.not_run[0].command'),
+    (lambda r: r['figures'][0].update(file='../../secret.svg'), '$.figures[0].file'),
+    (lambda r: r['figures'][0].update(file='secret.txt'), '$.figures[0].file'),
+    (lambda r: r['provenance'].update(git='main'), '$.provenance.git'),
+    (lambda r: r['provenance'].update(seconds='long'), '$.provenance.seconds'),
+    (lambda r: r['provenance']['parameters'].update(scale='huge'), '$.provenance.parameters.scale'),
+    (lambda r: r['provenance']['parameters'].update(scale=['cpu']), '$.provenance.parameters.scale'),
+    (lambda r: r.update(notebook=7), '$.notebook'),
+])
+def test_malformed_result_is_refused_by_file_and_field(edit, field, results):
+    r = write(results)
+    before = report().read_bytes()
+    edit(r)
+    save_json(results / '12_autsl.smoke.json', r)
+    with pytest.raises(InputError) as e: report()
+    assert str(e.value).startswith('12_autsl.smoke.json') and field in str(e.value) and '\n' not in str(e.value)
+    assert report_module.outputs_dir().joinpath('report.html').read_bytes() == before
+    assert not list(report_module.outputs_dir().glob('.*part'))
+
+
+@pytest.mark.parametrize('text', ['', '[]', '{"rows": [', '{"a": NaN}', 'null'])
+def test_a_file_that_is_no_result_is_refused(text, results):
+    (results / '12_autsl.smoke.json').write_text(text)
+    with pytest.raises(InputError, match='12_autsl.smoke.json'): report()
+
+
+def test_without_any_result_every_claim_waits(results):
+    page = report().read_text(encoding='utf-8')
+    seen = Page(page)
+    assert report_module.judged(results_of(gather())) == [] and 'No claim has been measured yet' in page
+    statements = sum(len(t['rows']) for p in papers().values() for t in p['tables'] if t['id'] == 'claims')
+    assert page.count('<span class="absent">not run</span>') == statements
+    assert 'signbook run 12_autsl' in page and seen.loads == []
+
+
+def test_absent_cells_and_papers_say_not_run(page):
+    table = page[page.index('<caption><span>Table 8.'):]
+    assert table[:table.index('</table>')].count('<span class="absent">not run</span>') >= 3
+    assert page.count('Nothing has been measured for this paper yet') >= 1
+
+
+def test_kinds_of_evidence_stay_on_lines_of_their_own(results):
+    r = write(results)
+    r['rows'].append({**r['rows'][0], 'evidence': 'mechanism', 'value': 12.5, 'low': None, 'high': None})
+    r['claims'].append({**r['claims'][0], 'evidence': 'mechanism', 'effect': 12.5, 'low': None, 'high': None})
+    save_json(results / '12_autsl.smoke.json', r)
+    entry = next(e for e in gather() if e.notebook == '12_autsl')._replace(reference=None)
+    lines = [x for g in report_module.cell_tables(entry, 'samslr')[0]['groups'] if g['head'] == ROW for x in g['lines'] if x[0].startswith('top-1')]
+    assert [(x[2], x[3], x[4]) for x in lines] == [('98.40 [98.00, 98.80]', '✓ holds', 'rescored'), ('12.50', '', 'mechanism')]
+    assert [(c['evidence'], c['effect']) for c in report_module.judged([entry.result]) if c['id'] == 'rgb'] == [('rescored', 98.4), ('mechanism', 12.5)]
+
+
+def test_the_newest_run_is_shown_beside_the_reference(results, tmp_path):
+    import os
+    write(results, scale='cpu', value=90.)
+    write(results, scale='smoke', value=91.)
+    os.utime(results / '12_autsl.cpu.json', (1, 1))
+    write(tmp_path / 'shipped', scale='cpu', value=92.)
+    entry, = gather(results, tmp_path / 'shipped')
+    assert (entry.result['rows'][0]['value'], entry.reference['rows'][0]['value']) == (91., 92.)
+    page = render([entry])
+    assert 'signbook run 12_autsl --scale smoke --seeds 7' in page and 'signbook run 12_autsl --scale cpu --seeds 7' in page
+    assert [c['effect'] for c in report_module.judged(results_of([entry])) if c['id'] == 'rgb'] == [92.]
+
+
+def test_a_missing_figure_is_said_and_the_page_still_made(results):
+    write(results)
+    (results / '12_autsl.smoke.dots.svg').unlink()
+    assert 'Figure 12_autsl.smoke.dots.svg is missing' in report().read_text(encoding='utf-8')
+
+
+def test_provenance_reaches_the_page(results):
+    write(results, git={'commit': 'c0ffee' + '0'*34, 'dirty': True}, device='a toaster', packages={'numpy': '2.0', 'torch': None}, corpora={'autsl-scores': ['a1b2', 'c3d4']}, seconds=12.34, peak_memory_mib=512.)
+    page = report().read_text(encoding='utf-8')
+    for said in ('c0ffee' + '0'*34 + ' with uncommitted changes', 'a toaster', 'numpy 2.0', 'a1b2 c3d4', '12.3 s', '512 MiB'): assert said in page
+    assert 'torch None' not in page
+
+
+def test_report_writes_where_it_is_told(results, tmp_path):
+    write(results)
+    assert report(tmp_path / 'page.html') == tmp_path / 'page.html' and (tmp_path / 'page.html').is_file()
+    (tmp_path / 'site').mkdir()
+    assert report(tmp_path / 'site') == tmp_path / 'site/report.html'
+    with pytest.raises(InputError, match='folder'): report(tmp_path / 'x.html', folder=tmp_path / 'nowhere')
+
+
+def test_same_results_give_the_same_page(results):
+    write(results)
+    assert report().read_bytes() == report().read_bytes()
+
+
+def test_overview_draws_odd_intervals_and_texts(results, tmp_path):
+    r = write(results, text='$\\frac{1}{ <b>')
+    odd = [dict(c, id=f'{c["id"]}{i}', printed=p, low=lo, high=hi) for i, (p, lo, hi) in enumerate([(0, 1., 2.), (None, None, 1.), (98.42, 200., -200.), (-5., None, None)]) for c in r['claims']]
+    for how in ({}, {'dark': True}, {'narrow': True}):
+        save_overview(tmp_path / 'o.png', [dict(r, claims=odd)], **how)
+    assert (tmp_path / 'o.png').read_bytes()[:4] == b'\x89PNG'
+    assert len(overview_figure([check_readable(r)]).axes) == 2
+
+
+@pytest.mark.parametrize('width, scheme', [(1280, 'light'), (1280, 'dark'), (360, 'light'), (360, 'dark')])
+def test_in_a_browser(width, scheme, results, tmp_path):
+    sync_api, chromium = pytest.importorskip('playwright.sync_api'), shutil.which('chromium')
+    if not chromium: pytest.skip('no chromium')
+    write(results)
+    path, asked, said = report(tmp_path / 'page.html'), [], []
+    with sync_api.sync_playwright() as p:
+        tab = p.chromium.launch(executable_path=chromium, args=['--no-sandbox']).new_page(viewport=dict(width=width, height=900), color_scheme=scheme)
+        tab.on('request', lambda r: asked.append(r.url[:5]))
+        tab.on('console', lambda m: said.append(m.text))
+        tab.goto(path.as_uri())
+        tab.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+        assert tab.evaluate('document.documentElement.scrollWidth') <= width
+        assert tab.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
+        shot = tab.screenshot(path=tmp_path / 'page.png')
+        tab.keyboard.press('Tab')
+        assert tab.evaluate('document.activeElement.className') == 'skip'
+    assert set(asked) <= {'file:', 'data:'} and asked.count('file:') == 1 and said == [] and len(shot) > 10_000
