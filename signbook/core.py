@@ -8,23 +8,23 @@ __all__ = ['SCALES', 'PACKAGES', 'PALETTE', 'InputError', 'UnknownName', 'check_
            'save_json', 'load_json', 'Refused', 'SafeUnpickler', 'load_pickle', 'git_state', 'package_versions',
            'peak_memory_mib', 'device_name', 'provenance', 'use_style']
 
-# %% ../nbs/00_core.ipynb #b152433f
+# %% ../nbs/00_core.ipynb #fb1efcae
 import difflib, json, math, os, pickle, platform, random, re, subprocess, sys, tempfile, time
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
-# %% ../nbs/00_core.ipynb #2bf68174
+# %% ../nbs/00_core.ipynb #d3b83607
 import numpy as np
 
-# %% ../nbs/00_core.ipynb #16feeb55
+# %% ../nbs/00_core.ipynb #7cb335f3
 class InputError(ValueError):
     "Bad input, said in one line: `where: field: expected ..., found ...`."
     def __init__(self, where, field, expected, found):
         self.where, self.field, self.expected, self.found = str(where), str(field), str(expected), str(found)
         super().__init__(' '.join(f'{where}: {field}: expected {expected}, found {found}'.split()))
 
-# %% ../nbs/00_core.ipynb #c5151647
+# %% ../nbs/00_core.ipynb #ea8d64b8
 class UnknownName(InputError):
     "A name that is not on the list; the message carries the nearest ones."
 
@@ -36,14 +36,14 @@ def check_name(name, known, what='name', where='signbook'):
     hint = f'a known {what} (nearest: {", ".join(near)})' if near else f'one of {", ".join(known) or "none"}'
     raise UnknownName(where, what, hint, repr(str(name)))
 
-# %% ../nbs/00_core.ipynb #6422cd53
+# %% ../nbs/00_core.ipynb #e618d509
 SCALES = ('smoke', 'cpu', 'gpu', 'paper')
 
 def check_scale(scale):
     "`scale` if it is one of `SCALES`."
     return check_name(scale, SCALES, 'scale')
 
-# %% ../nbs/00_core.ipynb #43c02fb5
+# %% ../nbs/00_core.ipynb #99a784e1
 def home():
     "The folder that holds `data/` and `outputs/`: `$SIGNBOOK_HOME`, the enclosing clone, or the current folder."
     if env := os.environ.get('SIGNBOOK_HOME'): return Path(env).resolve()
@@ -58,15 +58,15 @@ def outputs_dir():
     "Where results go: `$SIGNBOOK_OUTPUTS` or `outputs/`."
     return Path(os.environ.get('SIGNBOOK_OUTPUTS') or home()/'outputs').resolve()
 
-# %% ../nbs/00_core.ipynb #e59417e9
-_PACKAGED = {'papers': 'data/papers', 'recipes': 'data/recipes', 'notebooks': 'nbs', 'reference': 'outputs/reference'}
+# %% ../nbs/00_core.ipynb #a36ebf14
+_PACKAGED = {'papers': 'data/papers', 'recipes': 'data/recipes', 'worlds': 'data/signworld', 'notebooks': 'nbs', 'reference': 'outputs/reference'}
 
 def packaged(kind):
-    "Folder of packaged files ('papers', 'recipes', 'notebooks' or 'reference'): inside the installed package, or in the clone it was installed from."
+    "Folder of packaged files ('papers', 'recipes', 'worlds', 'notebooks' or 'reference'): inside the installed package, or in the clone it was installed from."
     inside = Path(__file__).parent
     return next(p for p in (inside/check_name(kind, _PACKAGED, 'kind'), inside.parent/_PACKAGED[kind]) if p.is_dir())
 
-# %% ../nbs/00_core.ipynb #22ae4d79
+# %% ../nbs/00_core.ipynb #cf0f9096
 def short_path(path):
     "`path` relative to `home()` or the current folder where possible, else its last two parts."
     path = Path(path)
@@ -74,7 +74,7 @@ def short_path(path):
         if path.is_absolute() and path.is_relative_to(base): return str(path.relative_to(base))
     return str(path) if not path.is_absolute() else '/'.join(path.parts[-2:])
 
-# %% ../nbs/00_core.ipynb #5cb86fda
+# %% ../nbs/00_core.ipynb #80cba80f
 def parse_seeds(seeds):
     "'0,1,2' or [0, 1, 2] -> [0, 1, 2]; refuses an empty list, non-integers, negatives and repeats."
     items = seeds.split(',') if isinstance(seeds, str) else ([seeds] if isinstance(seeds, int) else list(seeds))
@@ -83,7 +83,7 @@ def parse_seeds(seeds):
     if len(set(out)) != len(out) or not out or min(out) < 0: raise InputError('signbook', 'seeds', 'distinct integers >= 0', repr(seeds))
     return out
 
-# %% ../nbs/00_core.ipynb #c064e3a2
+# %% ../nbs/00_core.ipynb #32a2f238
 def set_seed(seed):
     "Seed `random`, NumPy's global generator and torch (all devices); returns a fresh NumPy `Generator`."
     import torch
@@ -97,7 +97,7 @@ def pick_device(device='auto'):
     try: return torch.zeros(0, device=device).device
     except (RuntimeError, AssertionError) as e: raise InputError('signbook', 'device', 'auto, cpu, mps or an available cuda device', repr(device)) from e
 
-# %% ../nbs/00_core.ipynb #176a29a7
+# %% ../nbs/00_core.ipynb #542ea735
 @contextmanager
 def atomic_path(path):
     "Yield a temporary path beside `path`; on success it replaces `path`, on any error it is removed."
@@ -109,7 +109,7 @@ def atomic_path(path):
         os.replace(tmp, path)
     finally: Path(tmp).unlink(missing_ok=True)
 
-# %% ../nbs/00_core.ipynb #1fc52267
+# %% ../nbs/00_core.ipynb #fda36d93
 def plain(x, where='json', field='$'):
     "NumPy scalars, arrays, tuples and paths as plain JSON values; refuses NaN, infinities and unknown types by field."
     if isinstance(x, dict): return {str(k): plain(v, where, f'{field}.{k}') for k, v in x.items()}
@@ -120,7 +120,7 @@ def plain(x, where='json', field='$'):
     if x is None or isinstance(x, (str, int, float, bool)): return x
     raise InputError(where, field, 'a JSON value', type(x).__name__)
 
-# %% ../nbs/00_core.ipynb #527bab84
+# %% ../nbs/00_core.ipynb #7a9d4b4c
 def save_json(path, obj):
     "Write `obj` as UTF-8 JSON, atomically."
     text = json.dumps(plain(obj, short_path(path)), ensure_ascii=False, indent=1, allow_nan=False)
@@ -138,7 +138,7 @@ def load_json(path):
     except UnicodeDecodeError as e: raise InputError(short_path(path), f'byte {e.start}', 'UTF-8 text', e.object[e.start:e.start+1]) from None
     except json.JSONDecodeError as e: raise InputError(short_path(path), f'line {e.lineno}', 'valid JSON', e.msg) from None
 
-# %% ../nbs/00_core.ipynb #d26a0397
+# %% ../nbs/00_core.ipynb #ab7d9355
 class Refused(pickle.UnpicklingError):
     "A pickle named something that is not plain data."
 
@@ -160,7 +160,7 @@ def _latin1(text, encoding='latin-1'): return str(text).encode(check_name(encodi
 
 def _tensor_placeholder(*args): return None
 
-# %% ../nbs/00_core.ipynb #4df04bb2
+# %% ../nbs/00_core.ipynb #54d251ab
 class _NdarrayName:
     "Stands for `numpy.ndarray` as an argument of `_reconstruct`; calling it is refused."
 
@@ -173,14 +173,21 @@ _ALLOWED = {('collections', 'OrderedDict'): dict, ('_codecs', 'encode'): _latin1
             **{(f'{m}.numeric', '_frombuffer'): _array_of for m in ('numpy.core', 'numpy._core')},
             ('torch._utils', '_rebuild_tensor_v2'): _tensor_placeholder, ('torch.storage', '_load_from_bytes'): _tensor_placeholder}
 
-class SafeUnpickler(pickle.Unpickler):
-    "Unpickler of plain data: str, bytes, numbers, list, tuple, dict, set, NumPy arrays and scalars; torch tensors become None."
+def _load_bytearray8(unpickler):
+    size = int.from_bytes(unpickler.read(8), 'little')
+    unpickler.append(bytearray(unpickler.read(size)))
+
+class SafeUnpickler(pickle._Unpickler):
+    """Unpickler of plain data: str, bytes, numbers, list, tuple, dict, set, NumPy arrays and scalars; torch tensors become None.
+
+    Python's own unpickler in Python: the one in C allocates whatever a few bytes of a damaged file ask for."""
+    dispatch = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: _load_bytearray8}
     def find_class(self, module, name):
         if (module, name) not in _ALLOWED: raise Refused(f'{module}.{name}')
         return _ALLOWED[module, name]
     def persistent_load(self, pid): raise Refused('persistent id')
 
-# %% ../nbs/00_core.ipynb #4da15dce
+# %% ../nbs/00_core.ipynb #a2e30157
 def _unpacked(path, max_bytes):
     import gzip, zlib
     with open(path, 'rb') as f: magic = f.read(2)
@@ -202,7 +209,7 @@ def load_pickle(path, max_bytes=2**31):
     except (MemoryError, RecursionError) as e: raise InputError(short_path(path), 'pickle', 'data of sane size', type(e).__name__) from None
     except Exception as e: raise InputError(short_path(path), 'pickle', 'a complete pickle', f'{type(e).__name__} {e}'[:160]) from None
 
-# %% ../nbs/00_core.ipynb #0e146e3d
+# %% ../nbs/00_core.ipynb #64198e23
 def _git(*args):
     try: return subprocess.run(['git', *args], cwd=home(), capture_output=True, text=True, timeout=20, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError): return None
@@ -212,7 +219,7 @@ def git_state():
     changed = _git('status', '--porcelain', '--', ':!nbs', ':!outputs', ':!data')
     return {'commit': _git('rev-parse', 'HEAD'), 'dirty': None if changed is None else bool(changed)}
 
-# %% ../nbs/00_core.ipynb #c1105da7
+# %% ../nbs/00_core.ipynb #e3cf35b9
 PACKAGES = ('signbook', 'torch', 'numpy', 'scipy', 'pandas', 'sacrebleu', 'jiwer', 'papermill', 'transformers')
 
 def package_versions(names=PACKAGES):
@@ -222,7 +229,7 @@ def package_versions(names=PACKAGES):
         except metadata.PackageNotFoundError: return None
     return {n: version(n) for n in names}
 
-# %% ../nbs/00_core.ipynb #375633ab
+# %% ../nbs/00_core.ipynb #aa2929c5
 def peak_memory_mib():
     "Peak resident memory of this process in MiB (None where the platform does not tell)."
     try: import resource
@@ -239,7 +246,7 @@ def device_name(device='cpu'):
     names = re.findall(r'model name\s*:\s*(.+)', info.read_text()) if info.exists() else []
     return f'{names[0] if names else platform.processor() or platform.machine()} x {os.cpu_count()} threads'
 
-# %% ../nbs/00_core.ipynb #a4d5cb63
+# %% ../nbs/00_core.ipynb #43623dfb
 def provenance(params, started=None, device='cpu', corpora=None):
     """What made a result: commit and dirty flag, package versions, Python, device, seconds since `started` (`time.time()`),
     peak memory in MiB, the parameters as received and the corpora's fingerprints."""
@@ -247,7 +254,7 @@ def provenance(params, started=None, device='cpu', corpora=None):
             'seconds': None if started is None else round(time.time() - started, 2), 'peak_memory_mib': peak_memory_mib(),
             'date': time.strftime('%Y-%m-%d', time.gmtime()), 'parameters': dict(params), 'corpora': dict(corpora or {})}
 
-# %% ../nbs/00_core.ipynb #c4e9839c
+# %% ../nbs/00_core.ipynb #38a65361
 PALETTE = {'ours': '#0072B2', 'paper': '#D55E00', 'released': '#009E73', 'third': '#CC79A7', 'fourth': '#E69F00', 'muted': '#8A8A8A'}
 
 def use_style():

@@ -73,6 +73,16 @@ def test_hand_made_pickles(tmp_path, body):
     one_line(e, 'x.pkl')
 
 
+@pytest.mark.parametrize('body', [b'\x80\x04Nr\xff\xff\xff\x7f.', b'\x80\x05\x96' + (2**42).to_bytes(8, 'little') + b'.', b'\x80\x04\x8e' + (2**42).to_bytes(8, 'little') + b'.', b'\x80\x04\x8d' + (2**42).to_bytes(8, 'little') + b'.'])
+def test_a_few_bytes_cannot_ask_for_gigabytes(tmp_path, body):
+    import resource
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    (tmp_path / 'm.pkl').write_bytes(body)
+    try: load_pickle(tmp_path / 'm.pkl')
+    except InputError: pass
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**18
+
+
 def test_fuzzed_pickles_return_data_or_an_input_error(tmp_path):
     rng, path = random.Random(0), tmp_path / 'f.pkl'
     whole = pickle.dumps({'clip': np.arange(5.), 'n': np.int64(3), 'l': ['x', {'y': (1, 2)}], 'b': b'abc'})

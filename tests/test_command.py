@@ -33,7 +33,9 @@ def signbook(*argv, **env):
     (['run', '12_autsl', '--seeds', '1', '-p', 'seeds', '2'], 'one value'),
     (['reproduce', '--scale', 'huge'], 'scale'),
     (['reproduce', '--only', '12_autls'], 'nearest: 12_autsl'),
-    (['data', 'fetch', 'autsl'], 'nearest: autsl-scores'),
+    (['data', 'fetch', 'autsl-score'], 'nearest: autsl-scores'),
+    (['data', 'audit', 'phoenix14'], 'nearest: phoenix14t'),
+    (['data', 'audit', 'isl30'], 'signbook data fetch isl30'),
     (['data', 'fetch', 'phoenix14t'], '--accept-licence'),
     (['data', 'fetch', 'csl-daily'], 'by hand'),
     (['data', 'fecth'], 'nearest: fetch'),
@@ -95,6 +97,11 @@ def test_a_killed_run_leaves_whole_files_or_none(real, place):
         for f in results.glob('[!.]*.json'): load_result(f)
         for f in (place / 'outputs/notebooks').glob('*.ipynb'): json.loads(f.read_text())
     assert signbook('run', '12_autsl', SIGNBOOK_DATA=real).returncode == 0
+
+
+def test_audit_of_a_real_corpus_from_the_command_line(real, place):
+    done = signbook('data', 'audit', 'phoenix14t', SIGNBOOK_DATA=real)
+    assert done.returncode == 0 and '12 of 642' in done.stdout
 
 
 def test_a_mirror_serves_and_a_wrong_file_is_refused(real, place):
