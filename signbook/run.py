@@ -7,19 +7,19 @@ __all__ = ['COMMANDS', 'is_table', 'table_notebooks', 'find_notebook', 'title_of
            'check_parameters', 'RunFailed', 'run_notebook', 'cmd_list', 'cmd_run', 'fetch_free', 'cmd_reproduce',
            'cmd_report', 'cmd_data', 'cmd_doctor', 'main']
 
-# %% ../nbs/90_run.ipynb #ea758fb4
+# %% ../nbs/90_run.ipynb #aa345790
 import importlib, os, re, shutil, sys, tempfile, time
 from pathlib import Path
 
-# %% ../nbs/90_run.ipynb #8e8647db
+# %% ../nbs/90_run.ipynb #03aac3c9
 from fastcore.script import Param, anno_parser, store_true
 
-# %% ../nbs/90_run.ipynb #c4dfbc10
+# %% ../nbs/90_run.ipynb #9b323b55
 from .core import InputError, check_name, data_dir, device_name, home, outputs_dir, package_versions, packaged, parse_seeds, pick_device, short_path
 from .corpora import READERS, CorpusError, corpus_dir, fetch, fetch_command, load_corpus, missing_files, present, recipe, recipes, verify
 from .evidence import load_result, reference, result_path
 
-# %% ../nbs/90_run.ipynb #353e882b
+# %% ../nbs/90_run.ipynb #88a54305
 def _cells(path):
     import nbformat
     try: return nbformat.read(path, 4).cells
@@ -43,13 +43,13 @@ def title_of(path):
     found = re.search(r'^# (.+)$', text, re.M), re.search(r'^> (.+)$', text, re.M)
     return tuple(m[1].strip() if m else '' for m in found)
 
-# %% ../nbs/90_run.ipynb #a83a3931
+# %% ../nbs/90_run.ipynb #1d0859f4
 def corpora_of(path):
     "Names of the recipes that a notebook mentions in its code."
     code = '\n'.join(c.source for c in _cells(path) if c.cell_type == 'code')
     return [n for n in recipes() if re.search(rf'''['"]{re.escape(n)}['"]''', code)]
 
-# %% ../nbs/90_run.ipynb #36701b36
+# %% ../nbs/90_run.ipynb #b14ace32
 def notebook_parameters(path):
     "`{name: (type, default text, choices)}` of a notebook's `parameters` cell."
     import logging, papermill
@@ -71,7 +71,7 @@ def check_parameters(path, given):
     if 'seeds' in given: parse_seeds(given['seeds'])
     return {n: _typed(n, known[n][0], str(v)) for n, v in given.items()}
 
-# %% ../nbs/90_run.ipynb #91bc00f1
+# %% ../nbs/90_run.ipynb #f1f92c71
 class RunFailed(RuntimeError):
     "A notebook did not finish; the message says where and why."
 
@@ -80,7 +80,7 @@ def _execute(path, target, parameters):
     from papermill.exceptions import PapermillExecutionError
     with tempfile.TemporaryDirectory() as tmp:
         draft = Path(tmp)/path.name
-        try: papermill.execute_notebook(str(path), str(draft), parameters=parameters, kernel_name='python3', cwd=str(Path.cwd()), progress_bar=sys.stderr.isatty(), extra_arguments=['--log-level=ERROR'])
+        try: papermill.execute_notebook(str(path), str(draft), parameters=parameters, kernel_name='python3', cwd=str(Path.cwd()), progress_bar=sys.stderr.isatty(), extra_arguments=['--log-level=CRITICAL'])
         except PapermillExecutionError as e:
             failed = target.with_suffix('.failed.ipynb'); shutil.copyfile(draft, failed)
             raise RunFailed(f'{path.stem}: cell {e.exec_count}: {e.ename}: {e.evalue} (see {short_path(failed)})') from None
@@ -102,7 +102,7 @@ def run_notebook(notebook, **parameters):
     if sent: raise RunFailed(f'{path.stem}: ran with {sent} instead of what was sent')
     return result
 
-# %% ../nbs/90_run.ipynb #8a989aa2
+# %% ../nbs/90_run.ipynb #4e6b70fe
 def cmd_list():
     "List the table notebooks: what they show, what data they use and whether it is there."
     for name, path in table_notebooks().items():
@@ -110,7 +110,7 @@ def cmd_list():
         print(f'{name:22} {title}\n{"":22} {summary}')
         for c in corpora_of(path): print(f'{"":22} {"✓" if present(c) else "–"} {c}' + ('' if present(c) else f': {fetch_command(c)}'))
 
-# %% ../nbs/90_run.ipynb #04108fe2
+# %% ../nbs/90_run.ipynb #34a1f3a2
 def _pairs(p):
     "`-p name value` lists as a dict; a name given twice or a name without a value is refused."
     flat = [x for group in p or [] for x in group]
@@ -143,7 +143,7 @@ def _summary(path):
     verdicts = [c['verdict'] for c in r['claims']]
     return f"{len(r['rows'])} cells, " + (', '.join(f'{verdicts.count(v)} {v}' for v in dict.fromkeys(verdicts)) or 'no claim judged') + (f", {len(r['not_run'])} parts not run" if r['not_run'] else '')
 
-# %% ../nbs/90_run.ipynb #57a8052f
+# %% ../nbs/90_run.ipynb #16da5b13
 def fetch_free():
     "Bring the freely licensed corpora that table notebooks use; goes on without those that cannot be had."
     for name in dict.fromkeys(c for path in table_notebooks().values() for c in corpora_of(path)):
@@ -172,14 +172,14 @@ def cmd_reproduce(
     if failed: print(f'failed: {", ".join(failed)}', file=sys.stderr)
     return 1 if failed else 0
 
-# %% ../nbs/90_run.ipynb #5132ecc9
+# %% ../nbs/90_run.ipynb #0e0eace7
 def cmd_report(
     out: str = '' # HTML file (default: outputs/report.html)
 ):
     "Write the report: one self-contained HTML page."
     print(f"report: {short_path(importlib.import_module('signbook.report').report(out))}")
 
-# %% ../nbs/90_run.ipynb #a62d925a
+# %% ../nbs/90_run.ipynb #6035f945
 def _data_list(name):
     for n in [name] if name else recipes():
         r = recipe(n); size = sum(f['bytes'] for f in r['files'])/1e6
@@ -216,7 +216,7 @@ def cmd_data(
     if not name: raise InputError('signbook data fetch', 'name', f'one of {", ".join(recipes())}', 'nothing')
     print(f'{name}: {recipe(name)["licence"]}'); print(f'{name}: every file verified in {short_path(fetch(name, accept_licence))}')
 
-# %% ../nbs/90_run.ipynb #973800ac
+# %% ../nbs/90_run.ipynb #5e56b402
 def _machine_lines():
     import platform, psutil, torch
     free = shutil.disk_usage(home()).free
@@ -236,7 +236,7 @@ def cmd_doctor():
         run = '; '.join(fetch_command(c) for c in lacks)
         print(f'{name:22} ' + (f'lacks {", ".join(lacks)}: {run}' if lacks else f'ready: signbook run {name}') + ('' if reference(name) is None else ' (reference results are shipped)'))
 
-# %% ../nbs/90_run.ipynb #f96a8914
+# %% ../nbs/90_run.ipynb #c61ed261
 COMMANDS = dict(list=cmd_list, run=cmd_run, reproduce=cmd_reproduce, report=cmd_report, data=cmd_data, doctor=cmd_doctor)
 
 def _usage():
