@@ -15,20 +15,20 @@ __all__ = ['SPLITS', 'LABEL_TYPES', 'ISOLATED', 'PHOENIX_SILENCE', 'CONTINUOUS',
            'read_phoenix14t_skels', 'load_csl_daily_texts', 'read_csl_daily', 'read_how2sign', 'read_cico_features',
            'read_boston104', 'load_corpus']
 
-# %% ../nbs/05_corpora.ipynb #bbd51287
+# %% ../nbs/05_corpora.ipynb #76aa344f
 import csv, importlib, io, os, re, shutil, subprocess, tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-# %% ../nbs/05_corpora.ipynb #94a83000
+# %% ../nbs/05_corpora.ipynb #9a09a202
 import numpy as np
 import pandas as pd
 
-# %% ../nbs/05_corpora.ipynb #a49de2d5
+# %% ../nbs/05_corpora.ipynb #49920747
 from .core import InputError, check_name, data_dir, load_json, load_pickle, packaged, short_path
 
-# %% ../nbs/05_corpora.ipynb #2c3a5f3b
+# %% ../nbs/05_corpora.ipynb #66b17b0f
 class CorpusError(InputError):
     "A corpus, or one of its files, is not what its format says."
 
@@ -44,7 +44,7 @@ def recipe(name):
     "One recipe; a misspelt name gets the nearest ones."
     return recipes()[check_name(name, recipes(), 'corpus')]
 
-# %% ../nbs/05_corpora.ipynb #548ce14a
+# %% ../nbs/05_corpora.ipynb #d866b7ea
 def corpus_dir(name):
     "Folder of a corpus: `data/NAME`."
     return data_dir()/name
@@ -65,7 +65,7 @@ def present(name):
     "True if every file of the recipe is there; for a corpus without a file list, if its folder holds anything."
     return not missing_files(name) if recipe(name)['files'] else corpus_dir(name).is_dir() and any(corpus_dir(name).iterdir())
 
-# %% ../nbs/05_corpora.ipynb #fadedd0d
+# %% ../nbs/05_corpora.ipynb #d315445e
 def _verify_file(path, f, source):
     if not path.is_file(): raise CorpusError(short_path(path), 'file', f"{f['bytes']} bytes from {source}", 'no such file')
     if path.stat().st_size != f['bytes']: raise CorpusError(short_path(path), 'size', f"{f['bytes']} bytes", f'{path.stat().st_size}')
@@ -82,7 +82,7 @@ def fetch_command(name):
     if r['manual']: return r['manual'].format(folder=short_path(corpus_dir(name)))
     return f"signbook data fetch {name}" + ('' if r['free'] else ' --accept-licence')
 
-# %% ../nbs/05_corpora.ipynb #2295e24f
+# %% ../nbs/05_corpora.ipynb #72c00ffa
 def _resume(url, part, size, timeout=20):
     "Bring `part` up to `size` bytes from `url`, asking only for what is missing."
     import requests
@@ -106,7 +106,7 @@ def _downloader(name, file):
         _resume(url, part, file['bytes']); shutil.move(part, output_file)
     return get
 
-# %% ../nbs/05_corpora.ipynb #318998a1
+# %% ../nbs/05_corpora.ipynb #419792c5
 def _fetch_files(r, at):
     import logging, pooch, requests
     pooch.get_logger().setLevel(logging.WARNING)
@@ -118,7 +118,7 @@ def _fetch_files(r, at):
         except ValueError as e: raise CorpusError(f"{r['name']}/{f['name']}", 'sha256', f['sha256'], 'another file (nothing was kept)') from e
         except (OSError, requests.RequestException) as e: raise CorpusError(f"{r['name']}/{f['name']}", 'download', f"{f['bytes']} bytes from {r['source']}", f'{type(e).__name__} (what came is kept; the same command goes on from there)') from e
 
-# %% ../nbs/05_corpora.ipynb #e3272e54
+# %% ../nbs/05_corpora.ipynb #c5d2e129
 def _fetch_git(r, at):
     g, mirror = r['git'], os.environ.get('SIGNBOOK_MIRROR')
     packed = [(Path(mirror)/r['name']/f['name'], f) for f in g['packed']] if mirror else []
@@ -133,7 +133,7 @@ def _fetch_git(r, at):
         except (OSError, subprocess.CalledProcessError) as e: raise CorpusError(r['name'], 'git', f"folder {g['folder']} of {r['source']} at {g['commit'][:10]}", str(getattr(e, 'stderr', e)).strip().splitlines()[-1][:120]) from None
         at.mkdir(parents=True, exist_ok=True); shutil.move(Path(tmp)/g['folder'], at/f".{g['folder']}.part"); os.replace(at/f".{g['folder']}.part", at/g['folder'])
 
-# %% ../nbs/05_corpora.ipynb #60e03a71
+# %% ../nbs/05_corpora.ipynb #7050455a
 def fetch(name, accept_licence=False):
     """Bring the missing files of corpus `name` into `data/NAME`; returns that folder.
 
@@ -145,7 +145,7 @@ def fetch(name, accept_licence=False):
     (_fetch_git if 'git' in r else _fetch_files)(r, at)
     return at
 
-# %% ../nbs/05_corpora.ipynb #c2696387
+# %% ../nbs/05_corpora.ipynb #2cd9af7a
 def read_text(path):
     "Text of a UTF-8 file (a byte-order mark is dropped); `CorpusError` if it is absent or in another encoding."
     try: return Path(path).read_bytes().decode('utf-8-sig')
@@ -185,7 +185,7 @@ def _fill(text, head, n, sep, quoted):
     rows = csv.reader(io.StringIO(text, newline=''), delimiter=sep, quoting=style, strict=quoted)
     return pd.DataFrame([r for r in rows if len(r) == len(head)][1:], columns=head)
 
-# %% ../nbs/05_corpora.ipynb #a63eedd6
+# %% ../nbs/05_corpora.ipynb #ddb37414
 def table_numbers(table, column, path, kind=float, least=-np.inf):
     "Column of a `read_table` as numbers of `kind` (int or float); `CorpusError` by row for one that is not finite or below `least`."
     text = table[column].str.strip()
@@ -200,7 +200,7 @@ def safe_name(name, path, what='name'):
     if isinstance(name, str) and re.fullmatch(r'[^/\\\x00-\x1f\x7f\ud800-\udfff][^\\\x00-\x1f\x7f\ud800-\udfff]*', name) and not re.match(r'[A-Za-z]:', name) and '..' not in name.split('/'): return name
     raise CorpusError(short_path(path), what, 'a relative name without ".."', ascii(name)[:80])
 
-# %% ../nbs/05_corpora.ipynb #933b366e
+# %% ../nbs/05_corpora.ipynb #ac9e518d
 class Lazy(Sequence):
     "A sequence whose items are read on demand: `read(key)` for each of `keys`."
     def __init__(self, keys, read): self.keys, self.read = list(keys), read
@@ -209,7 +209,7 @@ class Lazy(Sequence):
 
 def _pick(items, index): return None if items is None else Lazy([items.keys[i] for i in index], items.read) if isinstance(items, Lazy) else [items[i] for i in index]
 
-# %% ../nbs/05_corpora.ipynb #ccda624f
+# %% ../nbs/05_corpora.ipynb #3df4fb92
 @dataclass(frozen=True)
 class Card:
     "What is known about a corpus: source, licence, counts, splits and known defects."
@@ -226,7 +226,7 @@ def card_of(name, **extra):
     r = recipe(name)
     return Card(name, r['title'], r['source'], r['licence'], **{'sha256': {f['name']: f['sha256'] for f in r['files']}, **extra})
 
-# %% ../nbs/05_corpora.ipynb #4d6426a9
+# %% ../nbs/05_corpora.ipynb #1f07dad8
 @dataclass(frozen=True)
 class IsolatedCorpus:
     """Clips of single signs. `frame` has one row per clip, in the order of `clips`, with columns name, gloss, signer, split (text; '' = unknown) and whatever else the
@@ -245,7 +245,7 @@ class IsolatedCorpus:
         i = np.arange(len(self))[np.asarray(index)]
         return replace(self, frame=self.frame.iloc[i].reset_index(drop=True), clips=_pick(self.clips, i), codes=None if self.codes is None else self.codes[i])
 
-# %% ../nbs/05_corpora.ipynb #438fe4b4
+# %% ../nbs/05_corpora.ipynb #10c548cc
 @dataclass(frozen=True)
 class ContinuousCorpus:
     """Sentences. `frame` has one row per video with columns name, text, gloss, signer, split (text; '' = unknown) and frames (int, -1 = unknown).
@@ -266,7 +266,7 @@ class ContinuousCorpus:
         i = np.arange(len(self))[np.asarray(index)]
         return replace(self, frame=self.frame.iloc[i].reset_index(drop=True), poses=_pick(self.poses, i), features=_pick(self.features, i), segments=_pick(self.segments, i))
 
-# %% ../nbs/05_corpora.ipynb #171888db
+# %% ../nbs/05_corpora.ipynb #66be3e2a
 def _check_corpus(corpus, columns, beside):
     name = corpus.card.name
     for c in columns:
@@ -282,7 +282,7 @@ def fingerprint(corpus):
     h.update(pd.util.hash_pandas_object(corpus.frame.astype(str), index=False).to_numpy().tobytes())
     return h.hexdigest()[:16]
 
-# %% ../nbs/05_corpora.ipynb #1a80fa77
+# %% ../nbs/05_corpora.ipynb #fbda9f2f
 def load_clip_labels(path):
     """`{clip: class id}` from a header-less csv of `clip,label` lines, in file order.
 
@@ -300,7 +300,7 @@ def load_clip_labels(path):
     if not labels: raise CorpusError(short_path(path), 'lines', 'at least one clip', '0')
     return labels
 
-# %% ../nbs/05_corpora.ipynb #09d2b267
+# %% ../nbs/05_corpora.ipynb #4244c9a1
 def _score_vector(x, path, clip, n_classes):
     try: v = np.asarray(x, dtype=np.float64)
     except (TypeError, ValueError): raise CorpusError(short_path(path), clip, f'{n_classes} numbers', type(x).__name__) from None
@@ -325,18 +325,18 @@ def load_scores(path, labels, n_classes, strip=()):
         if extra: raise CorpusError(short_path(path), 'clips', what, f'{len(extra)} without ({", ".join(sorted(extra)[:3])})')
     return np.stack([scores[c] for c in labels])
 
-# %% ../nbs/05_corpora.ipynb #7740fdeb
+# %% ../nbs/05_corpora.ipynb #cf1dd35f
 import gzip, json, lzma, math, tarfile, zipfile, zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 
-# %% ../nbs/05_corpora.ipynb #e0099c2d
+# %% ../nbs/05_corpora.ipynb #0c31313e
 from .core import atomic_path, outputs_dir
 from .phonology import FEATURES, encode, feature_names, load_asl_lex
 from .pose import check_clip, joint_set, read_pose
 
-# %% ../nbs/05_corpora.ipynb #cb36ed7c
+# %% ../nbs/05_corpora.ipynb #6df1b3aa
 SPLITS = ('train', 'val', 'test')
 
 @contextmanager
@@ -355,7 +355,7 @@ def _clip(x, joints, where):
     "`x` as a clip of the joint set `joints`."
     with _as_corpus_errors(): return check_clip(x, joints, where)
 
-# %% ../nbs/05_corpora.ipynb #0fc16f94
+# %% ../nbs/05_corpora.ipynb #6d07c370
 def read_npy(path, shape, raw=None):
     """The real floating-point array of a .npy file, or of its bytes `raw`, whose header was checked before: `shape` as given (None = any number above 0) and exactly as many bytes as that takes.
 
@@ -371,7 +371,7 @@ def read_npy(path, shape, raw=None):
     if (size := f.tell() + math.prod(found)*dtype.itemsize) != len(raw): raise CorpusError(short_path(path), 'size', f'{size} bytes', len(raw))
     return np.frombuffer(raw, dtype, offset=f.tell()).reshape(found, order='F' if fortran else 'C')
 
-# %% ../nbs/05_corpora.ipynb #fbfeac2d
+# %% ../nbs/05_corpora.ipynb #3e9bf0db
 def read_tar(path, limit=2**30):
     """`{member: bytes}` of the plain files in a .tar, .tar.gz or .tar.xz, in archive order; `CorpusError` if it is damaged, truncated, larger than `limit`, or holds a link, a climbing name or a name twice."""
     where, out = short_path(path), {}
@@ -390,7 +390,7 @@ def read_tar(path, limit=2**30):
     except Exception as e: raise CorpusError(where, 'archive', 'a complete tar archive', f'{type(e).__name__} {e}'[:120]) from None
     return out
 
-# %% ../nbs/05_corpora.ipynb #ae8f5a1e
+# %% ../nbs/05_corpora.ipynb #149cde97
 def _letters(name): return re.sub(r'[\s_-]+', '', str(name)).casefold()
 
 def _columns(table, path, names):
@@ -415,7 +415,7 @@ def _path_name(v):
 
 def _file_name(v): return _path_name(v) and '/' not in v
 
-# %% ../nbs/05_corpora.ipynb #fdb9d54d
+# %% ../nbs/05_corpora.ipynb #5f1e6d1e
 def _listing(at, suffix, deep=False):
     "`{path inside the folder without suffix: path}` of the files with a suffix, sorted; hidden files do not count."
     at = Path(at)
@@ -435,7 +435,7 @@ def _join(frame, at, keys, have, known, missing, extra):
     index = np.flatnonzero(there) if missing == 'drop' else np.arange(len(frame))
     return (frame if missing == 'drop' else frame.assign(has_clip=there)).iloc[index].reset_index(drop=True), index, (note,)
 
-# %% ../nbs/05_corpora.ipynb #ff7e3d0e
+# %% ../nbs/05_corpora.ipynb #f7f32d71
 def _card(name, files=(), defects=(), **extra):
     card = card_of(name, language=extra.pop('language', 'ase'), sha256={Path(f).name: sha256(f) for f in files}, **extra)
     return replace(card, defects=tuple(defects))
@@ -445,7 +445,7 @@ def _features(frame, path, codes=True):
     if not codes: return None
     with _as_corpus_errors(): return encode(frame, where=short_path(path))
 
-# %% ../nbs/05_corpora.ipynb #2374d0e8
+# %% ../nbs/05_corpora.ipynb #343c5ab3
 _SEMLEX = {'name': 'video_id', 'gloss': 'label', 'signer': 'signer_id', 'split': 'split', 'label_type': 'label_type', 'duration_ms': 'duration'}
 LABEL_TYPES = ('asllex', 'signbank', 'freetext')
 
@@ -462,7 +462,7 @@ def _semlex_clip(key, at): return _clip(read_npy(path := at/f'{key}.npy', (None,
 
 def _semlex_keys(frame): return (frame['split'] + '/' + frame['name']).tolist()
 
-# %% ../nbs/05_corpora.ipynb #0d1f4f65
+# %% ../nbs/05_corpora.ipynb #364e6054
 def read_semlex(
     at, # folder with semlex_metadata.csv and, for poses, {split}/{video_id}.npy
     label_types=LABEL_TYPES, # which rows
@@ -495,7 +495,7 @@ def read_semlex(
 _SEMLEX_DEFECTS = ('users of the release count 91,148 rows of 88,174 videos; 338 videos carry several glosses', '995 videos are in train and in val, and 31 of 32 signers of val are in train: only test is unseen',
                    'labels of type signbank are numbers, not glosses', 'poses are stored face first', 'clips include lead-in and lead-out: no hand is tracked in 61.5 % of frames', '39 of 8,103 clips that one user wanted have no pose')
 
-# %% ../nbs/05_corpora.ipynb #001e8a20
+# %% ../nbs/05_corpora.ipynb #5c2327f4
 def _pose_clip(path, joints, fps=None):
     "A `.pose` clip that has to be in joint set `joints`, at `fps` if that is given."
     with _as_corpus_errors(): p = read_pose(path)
@@ -517,7 +517,7 @@ def _lexicon_codes(asl_lex, entry_codes, where):
     at = {c: i for i, c in enumerate(lexicon['Code (survey)'])}
     return np.vstack([codes, np.full((1, codes.shape[1]), -1, codes.dtype)])[[at.get(c, -1) for c in entry_codes]]
 
-# %% ../nbs/05_corpora.ipynb #0566698d
+# %% ../nbs/05_corpora.ipynb #fb382e5b
 _CITIZEN = {'signer': 'Participant ID', 'video': 'Video file', 'gloss': 'Gloss', 'asl_lex_code': 'ASL-LEX Code'}
 
 def read_asl_citizen(
@@ -550,7 +550,7 @@ def _no_folder(at, name): raise CorpusError(short_path(at), name, 'a folder', 'n
 
 _CITIZEN_DEFECTS = ('file names disagree with the gloss in places', 'videos run at 15 to 31 frames a second', 'a few glosses have the code NA, and RESEARCH1/2 and WHATFOR1/2/3 share theirs')
 
-# %% ../nbs/05_corpora.ipynb #8c1ab209
+# %% ../nbs/05_corpora.ipynb #a54558f3
 _PHONOLOGY = tuple(feature_names())
 
 def _wlasl_rows(data, path):
@@ -573,7 +573,7 @@ def _wlasl_frame(frame, path):
     if (twice := frame['name'].duplicated()).any(): raise CorpusError(short_path(path), 'video_id', 'distinct ids', f'{frame["name"][twice].iloc[0]} again')
     return frame
 
-# %% ../nbs/05_corpora.ipynb #7137e562
+# %% ../nbs/05_corpora.ipynb #d3058406
 def read_openhands(
     path, # a pickle of {keypoints (T, 75, 3), confidences (T, 75)}
     zeros='missing', # or 'keep' them
@@ -602,7 +602,7 @@ def _wlasl_corpus(name, at, path, frame, poses, missing, extra, zeros, codes=Non
         clips, codes = Lazy([have.get(n, Path(poses)/f'{n}.pkl') for n in frame['name']], partial(read_openhands, zeros=zeros)), None if codes is None else codes[index]
     return IsolatedCorpus(_card(name, [path], tuple(defects) + notes), frame, clips, codes, 'mediapipe75', 25.)
 
-# %% ../nbs/05_corpora.ipynb #caa40217
+# %% ../nbs/05_corpora.ipynb #23b6318e
 def read_wlasl(
     at, # folder with the labels, or the label file itself
     labels='WLASL_v0.3.json', # which file of the folder
@@ -622,7 +622,7 @@ def read_wlasl(
 
 _WLASL_DEFECTS = ('the splits share their signers: 104 of 105 signers of test are in train', 'many videos are no longer online')
 
-# %% ../nbs/05_corpora.ipynb #33bbf579
+# %% ../nbs/05_corpora.ipynb #ba573d7e
 def _merged_json(path, limit=2**28):
     "The JSON in merged_data.json.zip; pandas' NaN becomes None."
     where = short_path(path)
@@ -646,7 +646,7 @@ def _compact_csv(path):
     except UnicodeDecodeError as e: raise CorpusError(short_path(path), f'byte {e.start}', 'UTF-8 text', 'another encoding') from None
     except (OSError, EOFError, zlib.error) as e: raise CorpusError(short_path(path), 'gzip stream', 'a complete file', type(e).__name__) from None
 
-# %% ../nbs/05_corpora.ipynb #be6afc9a
+# %% ../nbs/05_corpora.ipynb #ece6cd07
 def read_wlasl_asllex(
     at, # folder with merged_data.json.zip or wlasl_asllex_compact.csv.gz, or one of the two
     poses=False, # True: only the instances whose OpenHands pickles are in the folder (or in the folder given)
@@ -665,7 +665,7 @@ def read_wlasl_asllex(
     folder = None if poses is False else path.parent if poses is True else Path(poses)
     return _wlasl_corpus('wlasl-asllex', at, path, frame, folder, missing, extra, zeros, _features(frame, path), _WLASL_DEFECTS + ('1,246 glosses (11,645 instances) have no phonology, written as -1',))
 
-# %% ../nbs/05_corpora.ipynb #3a81eec1
+# %% ../nbs/05_corpora.ipynb #86d44d8a
 def read_asl_lex(
     at, # folder with asllex_data.csv, or any export
     file='asllex_data.csv', # which file of the folder
@@ -681,7 +681,7 @@ def read_asl_lex(
 
 _LEX_DEFECTS = ('four names occur twice: bite, drag, take_off, type', '867 of 2,723 signs share their 16 features with another', 'the nondominant handshapes mix upper and lower case')
 
-# %% ../nbs/05_corpora.ipynb #be25b15e
+# %% ../nbs/05_corpora.ipynb #c2431399
 _AUTSL = {'autsl_test_labels.csv': 'test', 'test_labels.csv': 'test', 'validation_labels.csv': 'val', 'train_labels.csv': 'train'}
 
 def read_autsl(at, file=None):
@@ -698,7 +698,7 @@ def read_autsl(at, file=None):
     if (twice := frame['name'].duplicated()).any(): raise CorpusError(short_path(at), 'clips', 'distinct names', f'{frame["name"][twice].iloc[0]} in two files')
     return IsolatedCorpus(_card('autsl-scores', paths, ('glosses are class numbers',), language='tsm'), frame)
 
-# %% ../nbs/05_corpora.ipynb #c558d781
+# %% ../nbs/05_corpora.ipynb #a20e7f5a
 def read_skeleton_texts(texts, width=60):
     """(numbers (F, `width`) float32, frames per file) of `{name: bytes}`, one frame a line.
 
@@ -729,7 +729,7 @@ def _skeleton_text(name, text, width):
         rows[i-1] = v
     return np.stack(rows)
 
-# %% ../nbs/05_corpora.ipynb #c8c331db
+# %% ../nbs/05_corpora.ipynb #48c09b9d
 def _isl_key(name, where):
     "(sign, signer's name, repetition) of `sign_signer_repetition`; doubled underscores occur."
     parts = [p for p in name.split('_') if p]
@@ -758,7 +758,7 @@ def _isl_arrays(at):
     rows = [keys[n] for n in order]
     return dict(frames=x.reshape(-1, 20, 3), lengths=lengths, sign=np.array([r[0] for r in rows]), signer=np.array([names[r[1]] for r in rows]), repetition=np.array([r[2] for r in rows]), content=np.array(hashlib.sha256(np.ascontiguousarray(x)).hexdigest()))
 
-# %% ../nbs/05_corpora.ipynb #2dfeb6ac
+# %% ../nbs/05_corpora.ipynb #ef62b003
 def _source_key(at):
     "Hash of an archive's bytes, or of names, sizes and times of a folder's files."
     import hashlib
@@ -778,7 +778,7 @@ def _through_cache(path, key, make):
     except OSError: pass
     return arrays
 
-# %% ../nbs/05_corpora.ipynb #104fe637
+# %% ../nbs/05_corpora.ipynb #16d4685f
 def read_isl30(
     at, # folder RawDataset or RawDataset.tar.xz, or what holds one of them
     cache=None, # folder for the numbers once read; None: `cache` among the outputs; False: no cache
@@ -798,7 +798,7 @@ def read_isl30(
     card = replace(_card('isl30', language='ins', defects=('skeletons without fingers', 'no official split', 'the frame rate is not stated', 'bye_S05_7 and bye_S05_9 are one recording but for the first two frames')), sha256={'frames': str(arrays['content'])})
     return IsolatedCorpus(card, frame, np.split(arrays['frames'], np.cumsum(arrays['lengths'])[:-1]), None, 'kinect20', None)
 
-# %% ../nbs/05_corpora.ipynb #cfef86c9
+# %% ../nbs/05_corpora.ipynb #1754fe05
 def mediapipe258(rows):
     "(T, 258) numbers -> (T, 75, 3) float32 of `mediapipe75`; a hand, or the body, that is all zeros becomes NaN. Visibility is left out."
     x = np.concatenate([rows[:, :132].reshape(-1, 33, 4)[..., :3], rows[:, 132:].reshape(-1, 42, 3)], 1).astype(np.float32)
@@ -812,7 +812,7 @@ def _mediapipe_clip(files, where):
     with np.errstate(over='ignore'): x = mediapipe258(rows)
     return _clip(x, 'mediapipe75', where)
 
-# %% ../nbs/05_corpora.ipynb #b16f755d
+# %% ../nbs/05_corpora.ipynb #31368f59
 def _mediapipe_files(at):
     "`{(word, sequence): [(frame number, path or bytes), ...]}` of an archive or a folder, sorted."
     if at.is_file(): files = {tuple(n.removeprefix('MP_Data/').split('/')): b for n, b in read_tar(at).items()}
@@ -832,7 +832,7 @@ def _recorders(path):
     if len(out) != len(table): raise CorpusError(short_path(path), 'sequence', 'each sequence once', f'{len(table) - len(out)} again')
     return out
 
-# %% ../nbs/05_corpora.ipynb #7f4cef2a
+# %% ../nbs/05_corpora.ipynb #dfd92c28
 def read_asl_mediapipe(
     at, # folder MP_Data or MP_Data_subset.tar.gz, or what holds one of them
     frames=20, # every sequence must have so many; None: any number
@@ -857,7 +857,7 @@ def _mediapipe_key(key): return _mediapipe_clip(*key)
 
 _WORD_DEFECTS = ('recorders are a proxy from the history of the source', 'in the full set of 4,693 sequences the left hand is seen in 40 % of frames, the right in 94 %, and 59 sequences are copies', '"-" is the idle class', 'the frame rate is not stated')
 
-# %% ../nbs/05_corpora.ipynb #a83eea81
+# %% ../nbs/05_corpora.ipynb #9ce3b294
 def _pose_corpus(card, frame, paths, check):
     "The corpus of a frame and its .pose files, with `frames` and `fps` per clip where they were checked."
     if not check: clips, joints, fps = _lazy_poses(paths)
@@ -883,7 +883,7 @@ def _pose_index(at, have):
     if 'gloss' in table: _each(frame, 'gloss', path, _filled, 'a gloss')
     return frame
 
-# %% ../nbs/05_corpora.ipynb #0fa300d0
+# %% ../nbs/05_corpora.ipynb #55b1cdeb
 def read_pose_folder(
     at, # folder of .pose files, in subfolders or not
     missing='error', extra='error', # rows without file, files without row
@@ -901,7 +901,7 @@ def read_pose_folder(
     if missing == 'keep' and notes: check = False
     return _pose_corpus(Card('pose-folder', f'.pose files of {at.name}', defects=notes), frame, [have.get(n, at/f'{n}.pose') for n in frame['name']], check)
 
-# %% ../nbs/05_corpora.ipynb #51038aaa
+# %% ../nbs/05_corpora.ipynb #bf87355d
 def read_fingerspelling(at, language='ase', missing='error'):
     """Fingerspelled letters as .pose: those of one sign language (index.csv has path, signed_language, glosses), (T, 586, 3) of `mediapipe586` at 25 frames a second.
 
@@ -922,11 +922,11 @@ def read_pose_samples(at):
     signer = corpus.frame['name'].str.extract('^(signer[0-9]+)_', expand=False).fillna('')
     return replace(corpus, card=_card('pose-samples', defects=('the PHOENIX file holds another clip than its name says: 86 frames, not 181',), language=''), frame=corpus.frame.assign(signer=signer))
 
-# %% ../nbs/05_corpora.ipynb #35f2464c
+# %% ../nbs/05_corpora.ipynb #5f25f6f8
 ISOLATED = {'semlex': read_semlex, 'asl-citizen': read_asl_citizen, 'wlasl': read_wlasl, 'wlasl-asllex': read_wlasl_asllex, 'asl-lex': read_asl_lex, 'autsl-scores': read_autsl, 'isl30': read_isl30,
             'asl-mediapipe': read_asl_mediapipe, 'fingerspelling': read_fingerspelling, 'pose-samples': read_pose_samples, 'pose-folder': read_pose_folder}
 
-# %% ../nbs/05_corpora.ipynb #df9e49c3
+# %% ../nbs/05_corpora.ipynb #eff98ca5
 def _signers(corpus, least, where):
     "Sorted signers and each clip's place among them."
     signers, at = np.unique(corpus.frame['signer'].to_numpy(str), return_inverse=True)
@@ -951,7 +951,7 @@ def signer_disjoint(
         while share and len(order) > later and (not filled or filled + sizes[order[0]]/2 <= share*len(at)): part[s := order.pop(0)] = name; filled += sizes[s]
     return part[at]
 
-# %% ../nbs/05_corpora.ipynb #2971562b
+# %% ../nbs/05_corpora.ipynb #ff1b56cd
 def leave_one_signer_out(corpus):
     "List of (signer, train index, test index), one per signer in alphabetical order. Raises `InputError` for unknown or fewer than two signers."
     signers, at = _signers(corpus, 2, 'leave_one_signer_out')
@@ -992,7 +992,7 @@ def stratified_folds(
     fold = np.empty(len(at), int); fold[order] = np.arange(len(at)) % n
     return fold
 
-# %% ../nbs/05_corpora.ipynb #22ea9d03
+# %% ../nbs/05_corpora.ipynb #fcf3a907
 def load_records(path, **types):
     """List of dicts from a (gzipped) pickle that is a list, or a dict by name, of records; each has at least the fields of `types`.
 
@@ -1005,7 +1005,7 @@ def load_records(path, **types):
         if 'name' in types and k != r['name']: raise CorpusError(short_path(path), ascii(k)[:80], 'the name of its record', ascii(r['name'])[:80])
     return data
 
-# %% ../nbs/05_corpora.ipynb #00dcea51
+# %% ../nbs/05_corpora.ipynb #839b99c2
 def _check_record(path, i, r, types):
     if not isinstance(r, dict): raise CorpusError(short_path(path), f'record {i}', 'a dict', type(r).__name__)
     for k, t in types.items():
@@ -1013,7 +1013,7 @@ def _check_record(path, i, r, types):
         name = r.get('name') if isinstance(r.get('name'), str) else '?'
         raise CorpusError(short_path(path), f'record {i} ({ascii(name)[1:-1][:40]}): {k}', t.__name__, type(r[k]).__name__ if k in r else 'nothing')
 
-# %% ../nbs/05_corpora.ipynb #61e93aee
+# %% ../nbs/05_corpora.ipynb #096b42fc
 _SENTENCE = ('name', 'text', 'gloss', 'signer', 'split', 'frames')
 
 def _sentences(path, split, rows, text=True):
@@ -1031,14 +1031,14 @@ def _sentences(path, split, rows, text=True):
     frame = pd.DataFrame(rows).assign(split=split, frames=[-1 if r['frames'] is None else r['frames'] for r in rows])
     return frame[[*_SENTENCE, *(c for c in frame if c not in _SENTENCE)]]
 
-# %% ../nbs/05_corpora.ipynb #93247217
+# %% ../nbs/05_corpora.ipynb #e65846d4
 def _splits(split, known=('train', 'dev', 'test')):
     "The splits asked for (None: all), in the order of `known`."
     asked = known if split is None else [check_name(s, known, 'split') for s in ([split] if isinstance(split, str) else split)]
     if not asked: raise InputError('load_corpus', 'split', f'one or more of {", ".join(known)}', 'none')
     return [s for s in known if s in asked]
 
-# %% ../nbs/05_corpora.ipynb #e40bb63a
+# %% ../nbs/05_corpora.ipynb #7e67738b
 PHOENIX_SILENCE = 1057
 
 def load_phoenix14t(folder, split):
@@ -1061,7 +1061,7 @@ def _states(path, record):
     if len(states) and states.min() < 0: raise CorpusError(short_path(path), f"{ascii(record['name'])[1:-1]}: alignments.pami0", 'states >= 0', states.min())
     return states
 
-# %% ../nbs/05_corpora.ipynb #1e694ab0
+# %% ../nbs/05_corpora.ipynb #1d2c5632
 def hmm_segments(states, silence=PHOENIX_SILENCE):
     """Runs of one gloss word in a state sequence (T,): array (S, 3) of word id, first frame, length in frames.
 
@@ -1073,7 +1073,7 @@ def hmm_segments(states, silence=PHOENIX_SILENCE):
     keep = (word[start] >= 0) & (word[start] < silence)
     return np.stack([word[start], start, length], 1)[keep]
 
-# %% ../nbs/05_corpora.ipynb #f77184e4
+# %% ../nbs/05_corpora.ipynb #6b7b028e
 def learn_gloss_lexicon(corpus, min_votes=1):
     """`{word id: gloss}` of a corpus with segments, by position: videos with as many segments as glosses vote, the most frequent gloss wins, and of equal ones the first in the alphabet.
 
@@ -1087,7 +1087,7 @@ def learn_gloss_lexicon(corpus, min_votes=1):
     best = {w: min(c.items(), key=lambda gn: (-gn[1], gn[0])) for w, c in sorted(votes.items())}
     return {w: g for w, (g, n) in best.items() if n >= min_votes}
 
-# %% ../nbs/05_corpora.ipynb #eaf81407
+# %% ../nbs/05_corpora.ipynb #dc5c0d39
 _PHOENIX_FACTS = ('12 of the 642 test texts repeat another one', 'texts end in " ."', 'a tenth of the test frames is not aligned (state 0), and the test alignments are noisier')
 
 def _aligned_corpus(name, at, stem, split, gloss_ids, **card):
@@ -1105,7 +1105,7 @@ def read_phoenix14t(at, split=None, gloss_ids=None):
     `learn_gloss_lexicon` of the train videos if train is read (never of dev or test). Raises `CorpusError` by record and field."""
     return _aligned_corpus('phoenix14t', at, 'phoenix14t', split, gloss_ids, defects=_PHOENIX_FACTS)
 
-# %% ../nbs/05_corpora.ipynb #bd1972c5
+# %% ../nbs/05_corpora.ipynb #4c5a986b
 def _label_rows(path):
     "Rows of a `labels.*` file: a dict by name of name, gloss, text, length and perhaps imgs_path."
     rows = []
@@ -1124,7 +1124,7 @@ def read_phoenix14t_gfslt(at, split=None):
     defects = ('gloss of dev and test is recogniser output, not annotation', 'no signers', *_PHOENIX_FACTS[:1])
     return ContinuousCorpus(_card('phoenix14t-gfslt', paths.values(), language='gsg', defects=defects), frame, fps=25.)
 
-# %% ../nbs/05_corpora.ipynb #446e47ca
+# %% ../nbs/05_corpora.ipynb #cf625bc1
 def _cico_rows(path):
     "Rows of a CiCo annotation: a dict of group -> record or list of records with video_name, text, num_frames and perhaps ori_text."
     data, rows = read_pickle(path), []
@@ -1148,7 +1148,7 @@ def read_phoenix14t_slrt(at, split=None, labels='twostream', gloss_ids=None):
     frame = pd.concat([_sentences(p, s, _cico_rows(p)) for s, p in paths.items()], ignore_index=True)
     return ContinuousCorpus(_card('phoenix14t-slrt', paths.values(), language='gsg', defects=('dev.pkl holds all 7,096 train videos besides the 519 of dev', 'text is a machine translation', 'no gloss, no signers')), frame, fps=25.)
 
-# %% ../nbs/05_corpora.ipynb #86d67ed7
+# %% ../nbs/05_corpora.ipynb #26d5c3ba
 def read_phoenix14t_csv(at, split=None):
     """PHOENIX-2014T from its own `PHOENIX-2014-T.{train,dev,test}.corpus.csv`: text (translation), gloss (orth) and signer (speaker); frames are unknown (-1).
 
@@ -1160,7 +1160,7 @@ def read_phoenix14t_csv(at, split=None):
         parts.append(_sentences(p, s, rows))
     return ContinuousCorpus(_card('phoenix14t-csv', paths.values(), language='gsg', defects=('no frame counts',) + _PHOENIX_FACTS[:1]), pd.concat(parts, ignore_index=True), fps=25.)
 
-# %% ../nbs/05_corpora.ipynb #fc014046
+# %% ../nbs/05_corpora.ipynb #1fa6a8fa
 def _skel_index(path, scale):
     "For every line of a .skels file: (path, offset, bytes, frames, scale); all lines must hold whole frames."
     index, at = [], 0
@@ -1184,7 +1184,7 @@ def _read_skel(key):
     if (np.diff(x[:, 150]) < 0).any() or x[0, 150] < 0 or x[-1, 150] > 1: raise CorpusError(short_path(path), f'byte {at}', 'a counter that rises within 0..1 as number 151 of every frame', f'{x[:, 150].min():.3g}..{x[:, 150].max():.3g}')
     return (x[:, :150].reshape(frames, 50, 3)*scale).astype(np.float32)
 
-# %% ../nbs/05_corpora.ipynb #f33043b4
+# %% ../nbs/05_corpora.ipynb #48e10fc5
 def _lines(path):
     lines = read_text(path).replace('\r\n', '\n').removesuffix('\n').split('\n')
     return [l.strip() for l in lines]
@@ -1205,7 +1205,7 @@ def read_phoenix14t_skels(at, split=None, scale=1.):
     card = _card('phoenix14t-skels', files, language='gsg', defects=('joint 1 is 0 in every frame: all others are relative to it', 'coordinates are divided by 3', 'no signers', "the source's drawing code calls joints 2-4 the left arm and the hand on it the right one"))
     return ContinuousCorpus(card, pd.concat(parts, ignore_index=True), poses=Lazy(index, _read_skel), fps=25.)
 
-# %% ../nbs/05_corpora.ipynb #66318cf4
+# %% ../nbs/05_corpora.ipynb #94782e63
 def _csl_info(folder):
     "Records of `csl2020ct_v2.pkl`: a dict whose `info` is a list of records with name and label_char (list of str)."
     path, info = folder/'csl2020ct_v2.pkl', read_pickle(folder/'csl2020ct_v2.pkl')
@@ -1229,7 +1229,7 @@ def _csl_split(folder):
         split[name] = s
     return split
 
-# %% ../nbs/05_corpora.ipynb #bcc5d9b5
+# %% ../nbs/05_corpora.ipynb #39ee376f
 def load_csl_daily_texts(folder, split='test'):
     "`{video: sentence}` of one split of CSL-Daily, from `labels.SPLIT` or the official files, in file order."
     folder = Path(folder); check_name(split, ('train', 'dev', 'test'), 'split')
@@ -1240,7 +1240,7 @@ def load_csl_daily_texts(folder, split='test'):
     if lost or not names: raise CorpusError(short_path(folder/'split_1.txt'), split, 'videos that csl2020ct_v2.pkl describes', f'{len(names)} videos, {len(lost)} unknown')
     return {n: texts[n] for n in names}
 
-# %% ../nbs/05_corpora.ipynb #c393d110
+# %% ../nbs/05_corpora.ipynb #aa837038
 def _csl_official(at, splits, missing):
     "Frame and defects of the official files."
     info, split, path = {r['name']: r for r in _csl_info(at)}, _csl_split(at), at/'csl2020ct_v2.pkl'
@@ -1258,7 +1258,7 @@ def _csl_labels(path, slrt):
     if not slrt: return [{**r, 'signer': str(int(m[1])) if (m := re.search(r'_P([0-9]{1,9})_', r['name'])) else ''} for r in _label_rows(path)]
     return [dict(name=r['name'], text=r['text'].strip(), gloss=r['gloss'].strip(), signer=str(r['signer']), frames=r['num_frames']) for r in load_records(path, name=str, gloss=str, text=str, num_frames=int, signer=int)]
 
-# %% ../nbs/05_corpora.ipynb #18816255
+# %% ../nbs/05_corpora.ipynb #be61ce39
 _CSL_FILES = {'official': 'csl2020ct_v2.pkl', 'labels': 'labels.{}', 'slrt': 'csl-daily.{}'}
 
 def read_csl_daily(at, split=None, labels=None, missing='error'):
@@ -1275,7 +1275,7 @@ def read_csl_daily(at, split=None, labels=None, missing='error'):
     else: frame, defects = pd.concat([_sentences(p, s, _csl_labels(p, found == ['slrt'])) for s, p in zip(splits, paths)], ignore_index=True), ()
     return ContinuousCorpus(_card('csl-daily', paths, language='csl', defects=('public copies differ: S000005_P0004_T00 is absent from some, and lengths and texts of some videos are not the same', *defects)), frame)
 
-# %% ../nbs/05_corpora.ipynb #3c8e64ca
+# %% ../nbs/05_corpora.ipynb #055f67bc
 def read_how2sign(at, split=None):
     """How2Sign from `how2sign_realigned_{train,val,test}.csv`: English text of every sentence; frames are unknown (-1).
 
@@ -1291,7 +1291,7 @@ def read_how2sign(at, split=None):
         parts.append(_sentences(p, s, [dict(name=r.SENTENCE_NAME, text=r.SENTENCE.strip(), gloss='', signer=g, frames=None, video=safe_name(r.VIDEO_NAME, p, 'VIDEO_NAME'), sentence_id=r.SENTENCE_ID, start=a, end=b) for r, g, a, b in zip(t.itertuples(), signer, start, end)]))
     return ContinuousCorpus(_card('how2sign', paths.values(), language='ase', defects=('no gloss, no frame counts', 'one sentence can have several recordings: group by sentence_id')), pd.concat(parts, ignore_index=True))
 
-# %% ../nbs/05_corpora.ipynb #907740ff
+# %% ../nbs/05_corpora.ipynb #91b6a168
 def _read_cico_feature(key):
     "(n, D) float32 of one feature pickle; (0, D) for a video that has none."
     path, name, dim = key
@@ -1314,7 +1314,7 @@ def _cico_split(at, annotations, split, missing, dim):
     said = tuple(f'{split}: {len(x)} {what} ({missing})' for x, what in ((lost, 'videos have no features'), (loose, 'feature files are not annotated')) if x)
     return frame, [(files.get(n), n, dim) for n in frame['name']], said, [path] if path.is_file() else []
 
-# %% ../nbs/05_corpora.ipynb #e0de3891
+# %% ../nbs/05_corpora.ipynb #5e95901f
 def read_cico_features(at, split=None, annotations=None, missing='error', dim=1024):
     """CiCo sign features: `SPLIT/NAME.pkl`, each `{'name', 'feature' (n, 1024) float32}`, read when asked for; `features[i]` is (n, 1024) float32.
 
@@ -1326,7 +1326,7 @@ def read_cico_features(at, split=None, annotations=None, missing='error', dim=10
     parts, keys, said, files = zip(*(_cico_split(at, Path(annotations or at), s, missing, dim) for s in _splits(split, known)))
     return ContinuousCorpus(_card('cico-features', sum(files, []), language='', defects=sum(said, ())), pd.concat(parts, ignore_index=True), features=Lazy(sum(keys, []), _read_cico_feature))
 
-# %% ../nbs/05_corpora.ipynb #16900a31
+# %% ../nbs/05_corpora.ipynb #86ff9633
 def _boston_tracks(path):
     "`{video: (T, 3, 2) float32}` of left hand, right hand and nose; frames must count 0, 1, 2, ..."
     t = read_table(path, ('video', 'frame', 'left-x', 'left-y', 'right-x', 'right-y', 'nose-x', 'nose-y'))
@@ -1350,7 +1350,7 @@ def _boston_words(path, tracks, speakers):
         words.setdefault(int(v), []).append((r.word, int(a), int(b)))
     return {v: sorted(w, key=lambda x: x[1]) for v, w in words.items()}
 
-# %% ../nbs/05_corpora.ipynb #26f7070b
+# %% ../nbs/05_corpora.ipynb #38509a9d
 def _boston_speakers(path, tracks):
     t = read_table(path, ('video', 'speaker')); video = table_numbers(t, 'video', path, int, 0)
     if len(set(video)) < len(video) or set(video) != set(tracks): raise CorpusError(short_path(path), 'video', f'each of the {len(tracks)} videos with tracks once', f'{len(video)} rows, {len(set(video))} videos')
@@ -1372,11 +1372,11 @@ def read_boston104(at, split=None):
     card = _card('boston104', files, language='ase', defects=('neighbouring segments share frames in places', 'no English text', 'all three speakers are in train and test'))
     return ContinuousCorpus(card, frame, poses=[tracks[v] for v, _ in segs], segments=[np.array([[ids[w], a, b - a + 1] for w, a, b in ws]) for _, ws in segs], gloss_ids={i: w for w, i in ids.items()})
 
-# %% ../nbs/05_corpora.ipynb #4acdfa0f
+# %% ../nbs/05_corpora.ipynb #b6307940
 CONTINUOUS = {'phoenix14t': read_phoenix14t, 'phoenix14t-gfslt': read_phoenix14t_gfslt, 'phoenix14t-slrt': read_phoenix14t_slrt, 'phoenix14t-csv': read_phoenix14t_csv, 'phoenix14t-skels': read_phoenix14t_skels,
               'csl-daily': read_csl_daily, 'how2sign': read_how2sign, 'cico-features': read_cico_features, 'boston104': read_boston104}
 
-# %% ../nbs/05_corpora.ipynb #4a26640a
+# %% ../nbs/05_corpora.ipynb #3c46221a
 READERS = {**ISOLATED, **CONTINUOUS}
 EMBEDDED = {'signworld': 'signbook.signworld'}
 

@@ -9,23 +9,23 @@ __all__ = ['ORDER', 'check_readable', 'Entry', 'gather', 'paper_keys', 'scale_ra
            'overview_sources', 'command_of', 'provenance_of', 'glance', 'tally', 'notebook_part', 'paper_part',
            'render', 'report']
 
-# %% ../nbs/91_report.ipynb #6cbc8631
+# %% ../nbs/91_report.ipynb #bd9920cd
 import base64, shlex, textwrap
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
-# %% ../nbs/91_report.ipynb #92ff201b
+# %% ../nbs/91_report.ipynb #d02b6783
 import jinja2
 import pandas as pd
 
-# %% ../nbs/91_report.ipynb #5d8d07a0
+# %% ../nbs/91_report.ipynb #da00b6ed
 import signbook
 from .core import PALETTE, SCALES, InputError, atomic_path, check_name, outputs_dir, packaged, short_path, use_style
 from .evidence import EVIDENCE, MARKS, VERDICTS, decimals, load_result, marked, number, origin, paper_ours, papers, reference
 from .run import table_notebooks
 
-# %% ../nbs/91_report.ipynb #dd7819ed
+# %% ../nbs/91_report.ipynb #b2f64b3d
 _NUMBERS = {'rows': ('value', 'low', 'high', 'n'), 'claims': ('printed', 'effect', 'low', 'high', 'p', 'n')}
 _TEXTS = {'rows': ('paper', 'table', 'row', 'column', 'corpus', 'scale', 'unit'), 'claims': ('id', 'text', 'paper', 'kind', 'corpus', 'unit', 'note'),
           'not_run': ('paper', 'table', 'part', 'needs', 'command'), 'figures': ('id', 'title', 'alt', 'file')}
@@ -41,7 +41,7 @@ def _check_items(r, where, kind):
         if 'paper' in x: check_name(x['paper'], papers(), 'paper', f'{where}: $.{kind}[{i}].paper')
         if 'file' in x and (Path(x['file']).name != x['file'] or not x['file'].endswith('.svg')): raise InputError(where, f'$.figures[{i}].file', 'the name of an .svg file beside the result', repr(x['file']))
 
-# %% ../nbs/91_report.ipynb #ba57133c
+# %% ../nbs/91_report.ipynb #63a57315
 def check_readable(r, where='result'):
     "`r` (a checked result) if the report can print it, otherwise `InputError` by field."
     for k in ('notebook', 'title'):
@@ -57,7 +57,7 @@ def check_readable(r, where='result'):
     for kind in _TEXTS: _check_items(r, where, kind)
     return r
 
-# %% ../nbs/91_report.ipynb #1bb1ce8b
+# %% ../nbs/91_report.ipynb #8bd73753
 class Entry(NamedTuple):
     "A table notebook with its newest `result` and its committed `reference` (either may be None) and the folders of their figures."
     notebook: str
@@ -78,7 +78,7 @@ def gather(folder='', shipped=''):
     there = {n: check_readable(r, f'reference of {n}') for n in known if (r := reference(n, shipped))}
     return [Entry(n, newest.get(n), there.get(n), folder, shipped) for n in sorted({*newest, *there})]
 
-# %% ../nbs/91_report.ipynb #a346a148
+# %% ../nbs/91_report.ipynb #71bacb83
 ORDER = {'semlex': 'Sem-Lex', 'samslr': 'SAM-SLR', 'signcl': 'SignCL', 'sclslt': 'SCL-SLT', 'cico': 'CiCo', 'san': 'SAN'}
 
 def paper_keys(): return sorted(papers(), key=lambda k: (list(ORDER).index(k) if k in ORDER else len(ORDER), k))
@@ -96,7 +96,7 @@ def judged(results):
 
 def results_of(entries): return [r for e in entries for r in (e.result, e.reference) if r]
 
-# %% ../nbs/91_report.ipynb #09af750a
+# %% ../nbs/91_report.ipynb #63fb77e8
 def placed(c):
     "`(axis title, value, low, high, printed)` of a claim in the coordinates of its axis; None if nothing was measured."
     if c['effect'] is None: return None
@@ -106,7 +106,7 @@ def placed(c):
     title = ('Differences' if c['kind'] == 'difference' else 'Values') + (f' ({c["unit"]})' if c['unit'] else '')
     return title, *three, None if c['evidence'] == 'mechanism' else c['printed']
 
-# %% ../nbs/91_report.ipynb #b46bfa15
+# %% ../nbs/91_report.ipynb #1f8dd87a
 _INK = {False: dict(text='#1b1b1b', soft='#5c5c5c', grid='#e3e3e3', good=PALETTE['ours'], bad='#b84a00'),
         True: dict(text='#ececec', soft='#a9a9a9', grid='#3a3a3a', good='#6cbcf0', bad='#ff9a5c')}
 
@@ -127,7 +127,7 @@ def _draw_claim(ax, y, c, ink, narrow):
     ax.text(-.02, y, textwrap.fill(name, 60), va='center', ha='right', **say)
     ax.text(1.02, y, f"{marked(c['verdict'])} · {c['evidence']}", va='center', ha='left', **say)
 
-# %% ../nbs/91_report.ipynb #2d18877f
+# %% ../nbs/91_report.ipynb #a7ffa1a5
 _TICKS = (-1000, -100, -10, -1, 0, 1, 10, 100, 1000)
 
 def _percent_axis(ax):
@@ -145,7 +145,7 @@ def _draw_axis(ax, title, claims, ink, narrow):
     ax.tick_params(axis='x', colors=ink['soft'], labelsize=8.5); ax.grid(axis='x', color=ink['grid'], lw=.8); ax.set_axisbelow(True)
     for side, line in ax.spines.items(): line.set_visible(side == 'bottom'); line.set_color(ink['grid'])
 
-# %% ../nbs/91_report.ipynb #d6737bf5
+# %% ../nbs/91_report.ipynb #fc542010
 def overview_figure(results, dark=False, narrow=False):
     """The claims of `results` (a list of result dicts) with intervals and verdicts, as a matplotlib figure.
 
@@ -161,7 +161,7 @@ def overview_figure(results, dark=False, narrow=False):
     if not panels: axes[0, 0].set_axis_off(); axes[0, 0].text(.5, .5, 'No claim has been measured yet', ha='center', color=ink['text'])
     return fig
 
-# %% ../nbs/91_report.ipynb #91ba4310
+# %% ../nbs/91_report.ipynb #eb7f6dec
 def save_overview(path, results, **how):
     "Save `overview_figure(results, **how)` as the kind of file that `path` ends in (.svg, .png), atomically; returns the path."
     import matplotlib.pyplot as plt
@@ -175,7 +175,7 @@ def overview_alt(results):
     said = [c['verdict'] for c in judged(results)]
     return f'{len(said)} claims, each with its 95 % interval against the printed number or against zero: ' + (', '.join(f'{said.count(v)} {v}' for v in VERDICTS if v in said) or 'none measured') + '. The list that follows says the same in words.'
 
-# %% ../nbs/91_report.ipynb #4e592fbe
+# %% ../nbs/91_report.ipynb #6822514c
 def table(caption, columns, groups, notes=()):
     """What the template draws: `columns` are (name, kind), `groups` dicts of `lines` and a `title` or `head`.
 
@@ -187,7 +187,7 @@ def table(caption, columns, groups, notes=()):
 
 _COLUMNS = {'row': '', 'column': '', 'claim': '', 'paper': 'n', 'ours': 'n', 'reference': 'n', 'p': 'n', 'verdict': 'verdict', 'evidence': 'evidence', 'n': 'n', 'note': 'note', 'part': '', 'needs': '', 'command': 'code', 'table': ''}
 
-# %% ../nbs/91_report.ipynb #0383d350
+# %% ../nbs/91_report.ipynb #fe40596a
 def _as_printed(value, digits):
     if value is None or isinstance(value, str): return value or ''
     if isinstance(value, bool): return 'yes' if value else 'no'
@@ -208,7 +208,7 @@ def printed_table(t):
     source = ('' if t['source']['kind'] == 'primary' else 'Second hand: ') + t['source']['where']
     return table(f"{t['label']}. {t['caption']}", [('row', ''), *((head(c), _kind(t, c)) for c in t['columns']), ('note', 'note')], groups, t['notes']) | dict(where=where, source=source)
 
-# %% ../nbs/91_report.ipynb #d6886541
+# %% ../nbs/91_report.ipynb #9636c87a
 def cell_frame(entry, paper):
     "DataFrame of an entry's cells for `paper` (see `paper_ours`), kinds of evidence on separate lines."
     frames, seen = [], set()
@@ -222,7 +222,7 @@ def cell_frame(entry, paper):
     all.loc[all['evidence'] == 'mechanism', 'verdict'] = ''
     return all[(all['evidence'] != '') | ~all.set_index(key).index.isin(all[all['evidence'] != ''].set_index(key).index)]
 
-# %% ../nbs/91_report.ipynb #e85e9378
+# %% ../nbs/91_report.ipynb #75dfbdd4
 def _caption(paper, id):
     t = next((t for t in papers()[paper]['tables'] if t['id'] == id), None)
     return f"{t['label']}. {t['caption']}" if t else f'{id[:1].upper()}{id[1:]} (not in the paper)'
@@ -244,7 +244,7 @@ def cell_tables(entry, paper):
         out.append(table(_caption(paper, id), [({'column': 'score'}.get(c, c), _COLUMNS[c]) for c in part.columns], groups))
     return out
 
-# %% ../nbs/91_report.ipynb #8eac65d9
+# %% ../nbs/91_report.ipynb #4d4327fc
 def effect_text(c, digits=2):
     "'+0.11 [-0.13, +0.35] points', '98.40 [98.00, 98.80] %', 'not run', or '' where nothing was measured."
     if c is None or c['effect'] is None: return 'not run' if c is None or c['verdict'] == 'not run' else ''
@@ -266,7 +266,7 @@ def claim_table(entry, paper):
     columns = [(c, _COLUMNS[c]) for c in ('claim', 'paper', 'ours', 'reference', 'p', 'verdict', 'evidence', 'n')]
     return table(f'Claims judged by {entry.notebook}', columns, [dict(lines=lines)], [f"{c['text']}: {c['note']}" for c in claims if c['note']]) if claims else None
 
-# %% ../nbs/91_report.ipynb #6005b3cb
+# %% ../nbs/91_report.ipynb #cd8cef09
 def unmeasured_claims(paper):
     "The statements transcribed from a paper's text, each 'not run'; None if there are none."
     t = next((t for t in papers()[paper]['tables'] if t['id'] == 'claims'), None)
@@ -279,7 +279,7 @@ def missing_table(entry, paper):
     parts = [m for m in (entry.result or entry.reference)['not_run'] if m['paper'] == paper]
     return table(f'Not run by {entry.notebook}', [(k, _COLUMNS[k]) for k in ('part', 'needs', 'command')], [dict(lines=[[m['part'], m['needs'], m['command']] for m in parts])]) if parts else None
 
-# %% ../nbs/91_report.ipynb #9c366463
+# %% ../nbs/91_report.ipynb #8a263214
 def _data_uri(svg): return 'data:image/svg+xml;base64,' + base64.b64encode(svg).decode()
 
 def figures_of(entry):
@@ -299,7 +299,7 @@ def overview_sources(results):
         return _data_uri(raw.getvalue())
     return {f"{'narrow' if n else 'wide'}_{'dark' if d else 'light'}": draw(narrow=n, dark=d) for n in (True, False) for d in (True, False)}
 
-# %% ../nbs/91_report.ipynb #66c0b3b4
+# %% ../nbs/91_report.ipynb #8e8935b9
 _OPTIONS = ('scale', 'seeds', 'corpus', 'device', 'backend')
 
 def command_of(result):
@@ -318,7 +318,7 @@ def provenance_of(result):
              ('parameters', pairs({k: short_path(v) if k == 'out' else v for k, v in p['parameters'].items()})), ('corpora', pairs(p['corpora']))]
     return [(k, str(v)) for k, v in known if v and not str(v).startswith(' ')]
 
-# %% ../nbs/91_report.ipynb #096e7f13
+# %% ../nbs/91_report.ipynb #621687f8
 def glance(entries):
     "Verdicts by paper: `{key, name, title, claims, rest}`; `rest` says what waits in a paper without claims."
     claims, out = judged(results_of(entries)), []
@@ -333,7 +333,7 @@ def tally(entries):
     said = [c['verdict'] for c in judged(results_of(entries))]
     return [(marked(v), said.count(v)) for v in VERDICTS if v in said]
 
-# %% ../nbs/91_report.ipynb #e3b927da
+# %% ../nbs/91_report.ipynb #ebf37a8b
 def _speaks_of(entry, paper): return any(x['paper'] == paper for r in results_of([entry]) for kind in ('claims', 'rows', 'not_run') for x in r[kind])
 
 def _main_paper(entry): return next((x['paper'] for r in results_of([entry]) for kind in ('rows', 'claims', 'not_run') for x in r[kind]), None)
@@ -344,7 +344,7 @@ def notebook_part(entry, paper):
     return dict(notebook=entry.notebook, title=runs[0][1]['title'], claims=claim_table(entry, paper), tables=cell_tables(entry, paper), missing=missing_table(entry, paper),
                 figures=figures_of(entry) if _main_paper(entry) == paper else [], runs=[dict(name=n, origin=origin(r), command=command_of(r), made=provenance_of(r)) for n, r in runs])
 
-# %% ../nbs/91_report.ipynb #12da76c4
+# %% ../nbs/91_report.ipynb #8b708eb5
 def _link(url): return url if url.startswith(('https://', 'http://')) else ''
 
 def paper_part(paper, entries):
@@ -355,7 +355,7 @@ def paper_part(paper, entries):
     return dict(key=paper, name=ORDER.get(paper, paper), title=p['title'], authors=p['authors'], venue=p['venue'], url=p['url'], link=_link(p['url']), code=code,
                 parts=parts, claims=None if measured else unmeasured_claims(paper), tables=[printed_table(t) for t in p['tables']])
 
-# %% ../nbs/91_report.ipynb #a99b155f
+# %% ../nbs/91_report.ipynb #5328fdf0
 _TABLE = '''
 {% macro show(x, kind) -%}
 {% if kind == 'verdict' and x %}<span class="v {{ x.split()[1] }}">{{ x }}</span>
@@ -391,7 +391,7 @@ _TABLE = '''
 {% endmacro %}
 '''
 
-# %% ../nbs/91_report.ipynb #21fdc03a
+# %% ../nbs/91_report.ipynb #0314d66b
 _PAPER = '''
 {% from 'table' import draw, folded %}
 <section id="{{ p.key }}" aria-labelledby="{{ p.key }}-title">
@@ -425,7 +425,7 @@ _PAPER = '''
 </section>
 '''
 
-# %% ../nbs/91_report.ipynb #ee0d1c20
+# %% ../nbs/91_report.ipynb #16695a5d
 _PAGE = '''<!doctype html>
 <html lang="en">
 <head>
@@ -465,7 +465,7 @@ _PAGE = '''<!doctype html>
 </html>
 '''
 
-# %% ../nbs/91_report.ipynb #9112409a
+# %% ../nbs/91_report.ipynb #02da9526
 _LEGEND = '''
 <div class="legend">
 <dl>
@@ -497,7 +497,7 @@ _GLANCE = '''
 {% if waiting %}<p class="soft">Table notebooks without a result: {% for n in waiting %}<code>signbook run {{ n }}</code>{{ ', ' if not loop.last }}{% endfor %}.</p>{% endif %}
 '''
 
-# %% ../nbs/91_report.ipynb #e83dc5af
+# %% ../nbs/91_report.ipynb #0447b1ec
 _STYLE = '''
 :root { color-scheme: light dark; --bg: #fff; --ink: #1d1f21; --soft: #5a5f66; --line: #dcdcd8; --tint: #f3f3f0; --link: #0b5c94; --good: #0b5c94; --bad: #a03c00; --open: #5a5f66; }
 @media (prefers-color-scheme: dark) { :root { --bg: #16181b; --ink: #e6e6e4; --soft: #a6acb3; --line: #34383d; --tint: #1f2226; --link: #7cc0f2; --good: #7cc0f2; --bad: #ff9a5c; --open: #b4bac1; } }
@@ -533,7 +533,7 @@ details[open] > summary { font-weight: 600; }
 footer { margin-top: 4rem; padding-top: 1rem; border-top: 1px solid var(--line); color: var(--soft); font-size: .875rem; }
 '''
 
-# %% ../nbs/91_report.ipynb #61f98126
+# %% ../nbs/91_report.ipynb #72999a2c
 _STYLE += '''
 .scroll { margin: 1rem 0; overflow-x: auto; }
 table { border-collapse: collapse; font-size: .9rem; line-height: 1.4; font-variant-numeric: tabular-nums; }
@@ -574,7 +574,7 @@ body { padding: 0 1rem 3rem; } h1 { font-size: 1.8rem; }
 .claims li { display: flex; flex-wrap: wrap; gap: .1rem .8rem; } .claims .say { flex: 1 1 100%; order: -1; } .claims .n { flex: 1 1 100%; order: 1; text-align: left; } .claims .n .soft { min-width: 0; } caption span { display: inline-block; max-width: calc(100vw - 2.5rem); } th[scope]:first-child { min-width: 5.5rem; max-width: 9rem; } th[scope=row], th[scope=row]:first-child { min-width: 8.5rem; } }
 '''
 
-# %% ../nbs/91_report.ipynb #e8e4a869
+# %% ../nbs/91_report.ipynb #f337d3bb
 _STYLE += '''
 @media print {
 :root { --bg: #fff; --ink: #000; --soft: #444; --line: #bbb; --tint: #fff; --link: #000; --good: #000; --bad: #000; --open: #000; }
@@ -582,7 +582,7 @@ html { font-size: 8.5pt; } body { max-width: none; padding: 0; } nav, .skip { di
 .scroll { overflow: visible; } th, td { padding-right: .5rem; } thead th { white-space: normal; } td.note, th[scope], th[scope]:first-child { min-width: 0; } pre { white-space: pre-wrap; } details::details-content { content-visibility: visible; block-size: auto; } }
 '''
 
-# %% ../nbs/91_report.ipynb #b5b51955
+# %% ../nbs/91_report.ipynb #222fcc92
 def render(entries, waiting=()):
     "The page of `entries` as one HTML text; `waiting` names table notebooks without a result."
     parts = {'page': _PAGE, 'paper': _PAPER, 'table': _TABLE, 'legend': _LEGEND, 'glance': _GLANCE}
@@ -591,7 +591,7 @@ def render(entries, waiting=()):
     return env.get_template('page').render(style=_STYLE, tally=tally(entries), glance=seen, sources=overview_sources(results), alt=overview_alt(results), waiting=list(waiting),
                                            version=signbook.__version__, parts=[paper_part(g['key'], entries) for g in seen])
 
-# %% ../nbs/91_report.ipynb #a9d79a09
+# %% ../nbs/91_report.ipynb #82f0cc08
 def report(
     out='', # HTML file or folder (default: `outputs/report.html`)
     folder='', # folder of result files (default: `outputs/results`)
