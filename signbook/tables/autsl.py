@@ -7,21 +7,21 @@ __all__ = ['STREAM_FILES', 'SYSTEMS', 'BY_NAME', 'N_CLASSES', 'RESAMPLES', 'CONF
            'evaluate', 'accuracy_rows', 'signer_of', 'signer_accuracy', 'signer_rows', 'confused_pairs',
            'confusion_rows', 'value_claims', 'difference_claim', 'all_claims', 'accuracy_figure', 'signer_figure']
 
-# %% ../../nbs/12_autsl.ipynb #a64d255e
+# %% ../../nbs/12_autsl.ipynb #fbdf02de
 from dataclasses import dataclass
 
-# %% ../../nbs/12_autsl.ipynb #e050383e
+# %% ../../nbs/12_autsl.ipynb #96653d35
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-# %% ../../nbs/12_autsl.ipynb #e182118c
+# %% ../../nbs/12_autsl.ipynb #da021297
 from ..core import PALETTE, use_style
 from ..corpora import load_clip_labels, load_scores
 from ..evidence import by_cell, cell, claim, effect_verdict, paper_value, value_verdict
 from ..metrics import bootstrap_interval, mean_reciprocal_rank, paired_test, topk_accuracy, true_rank
 
-# %% ../../nbs/12_autsl.ipynb #fc1bbe95
+# %% ../../nbs/12_autsl.ipynb #a06c6854
 @dataclass(frozen=True)
 class System:
     "A weighted sum of score streams; `table`, `row` name the paper's cell that it answers."
@@ -33,7 +33,7 @@ class System:
 STREAM_FILES = {**{s: f'ensemble_gcn_{s}.pkl' for s in ('joint', 'bone', 'joint_motion', 'bone_motion')},
                 **{s: f'test_{s}_w_val_finetune.pkl' for s in ('gcn', 'rgb', 'flow_color', 'feature', 'hha', 'flow_depth')}}
 
-# %% ../../nbs/12_autsl.ipynb #acfc9a87
+# %% ../../nbs/12_autsl.ipynb #8a8f3a1a
 SYSTEMS = (System('SL-GCN joint', (('joint', 1.),)), System('SL-GCN bone', (('bone', 1.),)),
            System('SL-GCN joint motion', (('joint_motion', 1.),)), System('SL-GCN bone motion', (('bone_motion', 1.),)),
            System('SL-GCN joint + bone', (('joint', 1.), ('bone', 1.))),
@@ -44,7 +44,7 @@ SYSTEMS = (System('SL-GCN joint', (('joint', 1.),)), System('SL-GCN bone', (('bo
            System('RGB-D ensemble', (('gcn', 1.), ('rgb', 1.4), ('flow_color', .5), ('feature', .4), ('hha', .5), ('flow_depth', .4)), 'table8', 'ensemble fine-tuned on validation, RGB-D'))
 BY_NAME = {s.name: s for s in SYSTEMS}
 
-# %% ../../nbs/12_autsl.ipynb #28343520
+# %% ../../nbs/12_autsl.ipynb #27dfeff0
 N_CLASSES = 226
 
 def load_streams(folder):
@@ -56,7 +56,7 @@ def combine(system, streams):
     "Weighted sum of a system's streams: (N, C)."
     return sum(w * streams[s] for s, w in system.weights)
 
-# %% ../../nbs/12_autsl.ipynb #717bbd13
+# %% ../../nbs/12_autsl.ipynb #803770f2
 RESAMPLES = dict(smoke=1000, cpu=10000, gpu=10000, paper=10000)
 
 def evaluate(system, streams, labels, resamples=1000, seed=0):
@@ -69,14 +69,14 @@ def evaluate(system, streams, labels, resamples=1000, seed=0):
     out['MRR, released code'] = (mean_reciprocal_rank(scores, y, convention='openhands'), *interval(1/(rank+1)))
     return out
 
-# %% ../../nbs/12_autsl.ipynb #dfa2430c
+# %% ../../nbs/12_autsl.ipynb #8eb8ca08
 def accuracy_rows(labels, streams, scale, seed=0):
     "Result cells of all systems."
     units = {'MRR': '', 'MRR, released code': ''}
     return [cell('samslr', s.table, s.row or s.name, m, v, low=lo, high=hi, evidence='rescored', corpus='autsl-scores', scale=scale, seed=seed, n=len(labels), unit=units.get(m, '%'))
             for s in SYSTEMS for m, (v, lo, hi) in evaluate(s, streams, labels, RESAMPLES[scale], seed).items()]
 
-# %% ../../nbs/12_autsl.ipynb #3ab64db8
+# %% ../../nbs/12_autsl.ipynb #4b20d64b
 def signer_of(clip): return clip.partition('_')[0].removeprefix('signer')
 
 def signer_accuracy(labels, correct):
@@ -95,7 +95,7 @@ def signer_rows(labels, streams, scale, names=('SL-GCN joint', 'SL-GCN four stre
         out.append(cell('samslr', 'signers', s.name, 'mean of signers', acc['top-1'].mean(), low=low, high=high, n=len(acc), **common))
     return out
 
-# %% ../../nbs/12_autsl.ipynb #849db84d
+# %% ../../nbs/12_autsl.ipynb #8b800f45
 def confused_pairs(y, predicted):
     "DataFrame of unordered class pairs by how often one was recognised as the other: classes a < b, a→b, b→a, total."
     wrong = pd.DataFrame({'true': y, 'predicted': predicted})[np.asarray(y) != np.asarray(predicted)]
@@ -103,7 +103,7 @@ def confused_pairs(y, predicted):
     pairs = wrong.assign(ab=wrong['true'] == wrong['a']).groupby(['a', 'b'])['ab'].agg(['sum', 'size']).reset_index()
     return pairs.assign(ba=pairs['size'] - pairs['sum']).rename(columns={'sum': 'a→b', 'ba': 'b→a', 'size': 'total'})[['a', 'b', 'a→b', 'b→a', 'total']].sort_values(['total', 'a'], ascending=[False, True], ignore_index=True)
 
-# %% ../../nbs/12_autsl.ipynb #2815c36b
+# %% ../../nbs/12_autsl.ipynb #29d3bd94
 CONFUSED = ('SL-GCN four streams', 'RGB ensemble')
 
 def confusion_rows(labels, streams, scale, top=10):
@@ -112,7 +112,7 @@ def confusion_rows(labels, streams, scale, top=10):
     return [cell('samslr', 'confusions', f"classes {p['a']} and {p['b']}", name, p['total'], evidence='rescored', corpus='autsl-scores', scale=scale, n=len(y), unit='')
             for name in CONFUSED for _, p in confused_pairs(y, combine(BY_NAME[name], streams).argmax(1)).head(top).iterrows()]
 
-# %% ../../nbs/12_autsl.ipynb #53c0ef37
+# %% ../../nbs/12_autsl.ipynb #db06a169
 def value_claims(rows):
     "The two printed test accuracies that the released scores can answer."
     cells = {(r['row'], r['column']): r for r in rows if r['table'] == 'table8'}
@@ -131,7 +131,7 @@ def difference_claim(id, text, better, base, labels, streams, scale, printed=Non
     return claim(id, text, paper='samslr', kind='difference', printed=printed, effect=t['effect'], low=t['low'], high=t['high'], p=t['p'], verdict=effect_verdict(t['low'], t['high']),
                  evidence='rescored', corpus='autsl-scores', n=t['n'], unit='points', note=note)
 
-# %% ../../nbs/12_autsl.ipynb #9d1dd4d0
+# %% ../../nbs/12_autsl.ipynb #1d4d55f1
 def all_claims(rows, labels, streams, scale):
     "All claims of this notebook."
     printed = {s: paper_value('samslr', 'table8', BY_NAME[s].row, 'top-1') for s in ('RGB ensemble', 'RGB-D ensemble')}
@@ -140,7 +140,7 @@ def all_claims(rows, labels, streams, scale):
             difference_claim('samslr-streams-help', 'Four skeleton streams recognise better than joints alone', 'SL-GCN four streams', 'SL-GCN joint', labels, streams, scale),
             difference_claim('samslr-modalities-help', 'RGB modalities add to the skeleton', 'RGB ensemble', 'SL-GCN, tuned with validation', labels, streams, scale)]
 
-# %% ../../nbs/12_autsl.ipynb #bbd04ea2
+# %% ../../nbs/12_autsl.ipynb #240fbba0
 def accuracy_figure(result):
     "Top-1 with interval by system; crosses mark what the paper printed."
     cells = [r for r in by_cell(result['rows']).values() if r['column'] == 'top-1' and r['table'] in ('streams', 'table8')][::-1]
@@ -152,7 +152,7 @@ def accuracy_figure(result):
     ax.set(yticks=at, yticklabels=[next((s.name for s in SYSTEMS if s.row == c['row']), c['row']) for c in cells], xlabel='top-1 on 3,742 clips (%)', title='AUTSL test'); ax.legend(loc='lower left')
     return fig
 
-# %% ../../nbs/12_autsl.ipynb #f6cf5769
+# %% ../../nbs/12_autsl.ipynb #a9445b05
 def signer_figure(result):
     "Top-1 by signer for three systems."
     cells = [r for r in result['rows'] if r['table'] == 'signers' and r['column'].startswith('signer ')]

@@ -8,28 +8,28 @@ __all__ = ['SPLITS', 'RESAMPLES', 'LENGTHS', 'FLOOR', 'FACTORS', 'BIN', 'PRINTED
            'frame_rows', 'pass_lengths', 'segment_lengths', 'segment_rows', 'frame_shares', 'margins', 'margin_rows',
            'histogram_rows', 'Printed', 'claim_notes', 'all_claims', 'words_figure', 'segment_figure', 'margin_figure']
 
-# %% ../../nbs/13_phoenix.ipynb #145435a0
+# %% ../../nbs/13_phoenix.ipynb #3516ce08
 from dataclasses import dataclass
 
-# %% ../../nbs/13_phoenix.ipynb #e3a4a7ae
+# %% ../../nbs/13_phoenix.ipynb #71018a36
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-# %% ../../nbs/13_phoenix.ipynb #d411017a
+# %% ../../nbs/13_phoenix.ipynb #47f6c65c
 from ..core import PALETTE, short_path, use_style
 from ..corpora import PHOENIX_SILENCE, CorpusError, hmm_segments, load_phoenix14t, load_records
 from ..evidence import by_cell, cell, claim, find, paper_value, value_verdict
 from ..metrics import bootstrap_interval, clean_phoenix_2014_trans, edit_counts, wer
 
-# %% ../../nbs/13_phoenix.ipynb #1342d804
+# %% ../../nbs/13_phoenix.ipynb #dd1c7f87
 SPLITS = ('train', 'dev', 'test')
 
 def spoken_words(text):
     "Words of a sentence, without its final period."
     return text.strip().removesuffix('.').split()
 
-# %% ../../nbs/13_phoenix.ipynb #d6a5f7a9
+# %% ../../nbs/13_phoenix.ipynb #bd9a39df
 def load_labels(folder):
     "All splits as one DataFrame: split, name, signer, gloss, text, frames, states (T,) per video, and the counts words, tokens (with the period), glosses."
     labels = pd.concat([load_phoenix14t(folder, s).assign(split=s) for s in SPLITS], ignore_index=True)
@@ -39,7 +39,7 @@ def load_labels(folder):
     if len(empty): raise CorpusError(short_path(folder), empty['name'].iloc[0], 'at least one word, gloss and frame', 'none')
     return labels
 
-# %% ../../nbs/13_phoenix.ipynb #bd5082f6
+# %% ../../nbs/13_phoenix.ipynb #0780d40a
 def result_cell(table, row, column, value, n, scale, *, low=None, high=None, unit='', corpus='phoenix14t', seed=None):
     "A re-scored cell of this notebook."
     return cell('signcl', table, row, column, value, low=low, high=high, evidence='rescored', corpus=corpus, scale=scale, n=n, unit=unit, seed=seed)
@@ -49,7 +49,7 @@ def size_rows(labels, scale):
     count = lambda g: {'videos': len(g), 'signers': g['signer'].nunique(), **{k: int(g[k].sum()) for k in ('frames', 'words', 'glosses')}}
     return [result_cell('sizes', s, k, v, len(g), scale) for s, g in labels.groupby('split', sort=False) for k, v in count(g).items()]
 
-# %% ../../nbs/13_phoenix.ipynb #aaf412e7
+# %% ../../nbs/13_phoenix.ipynb #835a4ea9
 RESAMPLES = dict(smoke=1000, cpu=10000, gpu=10000, paper=10000)
 
 def mean_of_ratios(num, den, resamples=1000, seed=0):
@@ -63,7 +63,7 @@ def ratio_of_sums(num, den, resamples=1000, seed=0):
     def ratio(i, axis=-1): i = i.astype(int); return num[i].sum(axis)/den[i].sum(axis)
     return ratio(at), *bootstrap_interval(at, ratio, resamples=resamples, seed=seed)
 
-# %% ../../nbs/13_phoenix.ipynb #63ae82ba
+# %% ../../nbs/13_phoenix.ipynb #b77e1bde
 def word_rows(labels, scale, seed=0, suffix='', corpus='phoenix14t'):
     "Result cells: words per gloss of each split, as mean of videos and as ratio of sums; videos without any gloss (recogniser output has some) are left out of the first."
     out, resamples = [], RESAMPLES[scale]
@@ -73,7 +73,7 @@ def word_rows(labels, scale, seed=0, suffix='', corpus='phoenix14t'):
             out.append(result_cell('words per gloss', s + suffix, column, x[0], len(part), scale, low=x[1], high=x[2], unit='words', corpus=corpus, seed=seed))
     return out
 
-# %% ../../nbs/13_phoenix.ipynb #d426d158
+# %% ../../nbs/13_phoenix.ipynb #0f270d92
 def load_gfslt_labels(folder, labels):
     """The GFSLT-VLP labels as a DataFrame like `labels` (from `load_labels`), in its order: split, name, gloss, text, words, glosses, and gold (the annotated gloss).
 
@@ -87,7 +87,7 @@ def load_gfslt_labels(folder, labels):
     out = pd.concat(out, ignore_index=True)
     return out.assign(words=out['text'].map(lambda t: len(spoken_words(t))), glosses=out['gloss'].str.split().map(len))
 
-# %% ../../nbs/13_phoenix.ipynb #d8ae04b2
+# %% ../../nbs/13_phoenix.ipynb #d51f643b
 def field_wer(hypotheses, references, resamples=1000, seed=0):
     "`(WER, low, high)` in percent of gloss strings, costs 4, 3, 3, with a 95 % bootstrap interval over videos."
     pairs = [(r.split(), h.split()) for h, r in zip(hypotheses, references)]
@@ -104,7 +104,7 @@ def field_rows(fields, scale, seed=0):
         out.append(result_cell('gloss field', s, 'videos without a gloss', int((g['glosses'] == 0).sum()), len(g), scale, corpus='phoenix14t-gfslt'))
     return out
 
-# %% ../../nbs/13_phoenix.ipynb #f1d4baf8
+# %% ../../nbs/13_phoenix.ipynb #a857c074
 def frame_rows(labels, scale, seed=0):
     "Result cells: frames per gloss of each split, as ratio of sums and as mean of videos."
     out = []
@@ -114,7 +114,7 @@ def frame_rows(labels, scale, seed=0):
             out.append(result_cell('frames per gloss', s, column, v, len(g), scale, low=low, high=high, unit='frames', seed=seed))
     return out
 
-# %% ../../nbs/13_phoenix.ipynb #0125d846
+# %% ../../nbs/13_phoenix.ipynb #48adf0cd
 def pass_lengths(states):
     "Lengths in frames (P,) of the single passes through a word's three HMM states, in order; silence and frames that are not aligned are left out."
     states = np.asarray(states); out = []
@@ -123,7 +123,7 @@ def pass_lengths(states):
         out += np.diff([0, *back, length]).tolist()
     return np.array(out, int)
 
-# %% ../../nbs/13_phoenix.ipynb #cbad7593
+# %% ../../nbs/13_phoenix.ipynb #5601e468
 LENGTHS = {'passes': pass_lengths, 'runs': lambda states: hmm_segments(states)[:, 2]}
 
 def segment_lengths(labels, reading='passes'):
@@ -142,13 +142,13 @@ def segment_rows(labels, scale, seed=0):
             out += [result_cell('segments', f'{s}, {reading}', k, v, len(x), scale, unit='' if k == 'segments' else 'frames') for k, v in values.items()]
     return out
 
-# %% ../../nbs/13_phoenix.ipynb #7ee7f369
+# %% ../../nbs/13_phoenix.ipynb #cbc713c4
 def frame_shares(states):
     "Percent of frames (T,) that are aligned with a gloss, with silence, or with nothing (state 0)."
     states = np.asarray(states); silent = (states > 0) & ((states - 1)//3 >= PHOENIX_SILENCE)
     return {'glosses': 100*float(((states > 0) & ~silent).mean()), 'silence': 100*float(silent.mean()), 'not aligned (state 0)': 100*float((states == 0).mean())}
 
-# %% ../../nbs/13_phoenix.ipynb #2d9b2f7c
+# %% ../../nbs/13_phoenix.ipynb #0b70ba3a
 FLOOR = 10
 FACTORS = {'factor 1.0': 1., 'factor 2.1 (GT)': None, 'factor 2.3': 2.3, 'factor 3.0': 3., 'factor 4.0': 4.}
 
@@ -157,7 +157,7 @@ def margins(labels, factor, floor=FLOOR):
     raw = labels['frames']/labels['glosses'] if factor is None else factor*labels['frames']/labels['words']
     return np.maximum(floor, raw.to_numpy())
 
-# %% ../../nbs/13_phoenix.ipynb #813f39c0
+# %% ../../nbs/13_phoenix.ipynb #e03b927e
 def margin_rows(labels, scale):
     "Result cells of the training split: mean before the floor, then mean, median, 5th and 95th percentile of the margin, the share of videos that the floor raises, and how many those are."
     g, out = labels[labels['split'] == 'train'], []
@@ -168,7 +168,7 @@ def margin_rows(labels, scale):
         out += [result_cell('margins', row, 'raised to 10', 100*float((raw < FLOOR).mean()), len(g), scale, unit='%'), result_cell('margins', row, 'videos at 10', int((m == FLOOR).sum()), len(g), scale)]
     return out
 
-# %% ../../nbs/13_phoenix.ipynb #d4f62054
+# %% ../../nbs/13_phoenix.ipynb #33e242b5
 BIN = 2
 
 def histogram_rows(labels, scale, longest=40, widest=60):
@@ -181,7 +181,7 @@ def histogram_rows(labels, scale, longest=40, widest=60):
         out += [result_cell('margin histogram', row, f'{BIN*i}', int(n), len(g), scale) for i, n in enumerate(counts)]
     return out
 
-# %% ../../nbs/13_phoenix.ipynb #cb2e25f8
+# %% ../../nbs/13_phoenix.ipynb #1cef0a34
 @dataclass(frozen=True)
 class Printed:
     "A printed number: the paper's cell (table, row, column), ours (table, row, column), and the claim's id and text."
@@ -195,7 +195,7 @@ PRINTED = (Printed('signcl-words-per-gloss', 'A gloss stands for about 2.3 spoke
            Printed('signcl-nine-frames-segments', 'A gesture lasts nine frames on average: length of aligned segments', ('claims', 'frames per gesture', 'value'), ('segments', 'train, passes', 'mean')),
            Printed('signcl-nine-frames-per-gloss', 'A gesture lasts nine frames on average: frames per annotated gloss', ('claims', 'frames per gesture', 'value'), ('frames per gloss', 'train', 'ratio of sums')))
 
-# %% ../../nbs/13_phoenix.ipynb #6f9755ad
+# %% ../../nbs/13_phoenix.ipynb #2867fd3b
 def claim_notes(rows):
     "Note by claim id: what other readings of the same number give."
     v = lambda *key: '{:.2f}'.format(r['value']) if (r := find(rows, *key)) else 'not run'
@@ -205,7 +205,7 @@ def claim_notes(rows):
             'signcl-nine-frames-segments': f"Nine is near the most common length (train {mode('train')}, dev {mode('dev')}, test {mode('test')} frames), not the average; the median is {v('segments', 'train, passes', 'median')}. Without cuts at repetitions the mean is {v('segments', 'train, runs', 'mean')}. Automatic alignment; silence left out.",
             'signcl-nine-frames-per-gloss': 'Counts every frame of a video, also pauses and the ways between signs, so it is an upper bound.'}
 
-# %% ../../nbs/13_phoenix.ipynb #82512e7d
+# %% ../../nbs/13_phoenix.ipynb #274a2d3b
 def all_claims(rows):
     "All claims of this notebook, each printed number against our cell."
     out, notes = [], claim_notes(rows)
@@ -215,7 +215,7 @@ def all_claims(rows):
                          evidence='rescored', corpus=r['corpus'], n=r['n'], unit=r['unit'], note=notes[p.id]))
     return out
 
-# %% ../../nbs/13_phoenix.ipynb #6425bb48
+# %% ../../nbs/13_phoenix.ipynb #2366689b
 def words_figure(result):
     "Words per gloss (mean of videos, 95 % interval) by split, with and without the period, and from the other gloss field; lines at 2.3 and 2.1."
     cells = [c for c in by_cell(result['rows']).values() if c['table'] == 'words per gloss' and c['column'] == 'mean of videos']
@@ -229,7 +229,7 @@ def words_figure(result):
     ax.set(yticks=range(3), yticklabels=SPLITS, ylim=(2.75, -.5), xlabel='words per gloss, mean of videos', title='Words per gloss'); ax.legend(loc='center left', bbox_to_anchor=(1, .5)); ax.grid(axis='y', visible=False)
     return fig
 
-# %% ../../nbs/13_phoenix.ipynb #7410788c
+# %% ../../nbs/13_phoenix.ipynb #5dcc1bee
 def segment_figure(result):
     "Histogram of segment lengths in the training split, with the paper's nine, the median and the mean."
     cells = [r for r in result['rows'] if r['table'] == 'segment histogram']
@@ -242,7 +242,7 @@ def segment_figure(result):
     ax.set(xlabel=f'length of an aligned segment in frames (last bar: {x[-1]} and more)', ylabel='share (%)', title=f'{n.sum():,} segments of the training split', xlim=(0, x[-1] + 1)); ax.legend(); ax.grid(axis='x', visible=False)
     return fig
 
-# %% ../../nbs/13_phoenix.ipynb #ffa62e01
+# %% ../../nbs/13_phoenix.ipynb #5160e001
 def margin_figure(result):
     "Five histograms of margins before the floor in the training split, one below the other; grey bars are raised to the floor."
     cells = [r for r in result['rows'] if r['table'] == 'margin histogram']

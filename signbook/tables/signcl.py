@@ -9,23 +9,23 @@ __all__ = ['RESAMPLES', 'TWO_STATES', 'ROUGES', 'ENOUGH', 'LOG_FIELDS', 'STAGES'
            'load_log', 'log_rows', 'value_claim', 'exceeds_claim', 'reference_claims', 'all_claims', 'bleu_figure',
            'lost_figure', 'loss_figure']
 
-# %% ../../nbs/32_signcl_tables.ipynb #5a60c284
+# %% ../../nbs/32_signcl_tables.ipynb #b4f8feb1
 import json, unicodedata
 from collections import Counter
 
-# %% ../../nbs/32_signcl_tables.ipynb #07ae7984
+# %% ../../nbs/32_signcl_tables.ipynb #897e943d
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from sacrebleu import BLEU
 
-# %% ../../nbs/32_signcl_tables.ipynb #c7fe6244
+# %% ../../nbs/32_signcl_tables.ipynb #0b5beab1
 from ..core import PALETTE, short_path, use_style
 from ..corpora import CorpusError
 from ..evidence import cell, claim, effect_verdict, find, paper_value, value_verdict
 from ..metrics import bleu, bleu_counts, bleu_interval, bootstrap_interval, lcs_length, paired_test, rouge_l_each
 
-# %% ../../nbs/32_signcl_tables.ipynb #91ec2e72
+# %% ../../nbs/32_signcl_tables.ipynb #eddb88a8
 def _lines(path):
     try: lines = path.read_text(encoding='utf-8-sig').splitlines()
     except FileNotFoundError: raise CorpusError(short_path(path), 'file', 'one sentence a line', 'no such file') from None
@@ -39,7 +39,7 @@ def load_outputs(folder):
     if len(hyps) != len(refs): raise CorpusError(short_path(folder/'hypotheses.txt'), 'lines', f'{len(refs)} as in references.txt', len(hyps))
     return hyps, refs
 
-# %% ../../nbs/32_signcl_tables.ipynb #87e0882c
+# %% ../../nbs/32_signcl_tables.ipynb #0d3b88f0
 def lcs_tokens(ref, hyp):
     "One longest common subsequence of two token lists, the one that a walk back through the table meets when ties step back in the hypothesis."
     t = np.zeros((len(ref) + 1, len(hyp) + 1), int)
@@ -59,7 +59,7 @@ def rouge_l_distinct(hypotheses, references):
         return 100*2*n/(len(set(h)) + len(set(r))) if n else 0.
     return np.array([one(h, r) for h, r in zip(hypotheses, references, strict=True)])
 
-# %% ../../nbs/32_signcl_tables.ipynb #445bb1b2
+# %% ../../nbs/32_signcl_tables.ipynb #d4e65918
 RESAMPLES = dict(smoke=500, cpu=5000, gpu=5000, paper=5000)
 TWO_STATES = '+ SignCL, two states'
 ROUGES = {'ROUGE-L, beta 1.2': rouge_l_each, 'ROUGE-L, distinct characters': rouge_l_distinct}
@@ -72,7 +72,7 @@ def scores(hypotheses, references, resamples=500, seed=0):
         each = f(hypotheses, references); out[name] = (float(each.mean()), *bootstrap_interval(each, resamples=resamples, seed=seed))
     return out
 
-# %% ../../nbs/32_signcl_tables.ipynb #e9092019
+# %% ../../nbs/32_signcl_tables.ipynb #16020850
 def score_rows(table, row, found, n, scale, corpus, seed=0):
     "Result cells of `scores`."
     return [cell('signcl', table, row, m, v, low=low, high=high, evidence='rescored', corpus=corpus, scale=scale, n=n, seed=seed) for m, (v, low, high) in found.items()]
@@ -81,7 +81,7 @@ def printed_rows(found, n, scale, seed=0):
     "Result cells of Table 3: BLEU as printed there, and ROUGE-L in the reading of the release."
     return score_rows('table3', TWO_STATES, {**{k: v for k, v in found.items() if k.startswith('BLEU')}, 'ROUGE-L': found['ROUGE-L, distinct characters']}, n, scale, 'signcl-outputs', seed)
 
-# %% ../../nbs/32_signcl_tables.ipynb #1b0309b4
+# %% ../../nbs/32_signcl_tables.ipynb #7570ac1b
 def plain_text(text):
     "Text in NFKC form without white space."
     return ''.join(unicodedata.normalize('NFKC', text).split())
@@ -91,7 +91,7 @@ def is_subsequence(short, long):
     rest = iter(long)
     return all(c in rest for c in short)
 
-# %% ../../nbs/32_signcl_tables.ipynb #cd4b98b1
+# %% ../../nbs/32_signcl_tables.ipynb #b9c62f04
 ENOUGH = .9
 
 def match_references(released, intact, where='references.txt'):
@@ -107,7 +107,7 @@ def match_references(released, intact, where='references.txt'):
     if (found := share(order)) < ENOUGH: raise CorpusError(where, 'lines', 'sentences of CSL-Daily test', f'{100*found:.0f} % of them subsequences')
     return order
 
-# %% ../../nbs/32_signcl_tables.ipynb #8196261b
+# %% ../../nbs/32_signcl_tables.ipynb #0ca177c5
 def lost_characters(released, intact):
     "DataFrame of the characters that `released` (N plain texts) lacks, most frequent first: occurrences in `intact`, of these first in a sentence, and lost."
     whole, first = Counter(''.join(intact)), Counter(t[:1] for t in intact)
@@ -115,7 +115,7 @@ def lost_characters(released, intact):
     frame = pd.DataFrame([{'character': c, 'intact': whole[c], 'first': first[c], 'lost': n} for c, n in lost.items()], columns=['character', 'intact', 'first', 'lost'])
     return frame.sort_values(['lost', 'character'], ascending=[False, True], ignore_index=True)
 
-# %% ../../nbs/32_signcl_tables.ipynb #560655ef
+# %% ../../nbs/32_signcl_tables.ipynb #748ba48e
 def later(texts, characters):
     "How often any of `characters` stands in `texts` after the first place."
     return sum(c in characters for t in texts for c in t[1:])
@@ -129,7 +129,7 @@ def lost_rows(released, intact, hypotheses, scale, top=15):
     return [*(c('lost', 'released references', k, v) for k, v in values.items()), c('lost', 'released references', 'share of characters lost', 100*values['characters lost']/total, '%'),
             *(c('lost characters', r['character'], k, r[k]) for _, r in lost.head(top).iterrows() for k in ('intact', 'first', 'lost'))]
 
-# %% ../../nbs/32_signcl_tables.ipynb #46b0ac57
+# %% ../../nbs/32_signcl_tables.ipynb #c5a1fac1
 def _bleu4(counts):
     c = counts.sum(0).tolist()
     return BLEU.compute_bleu(c[:4], c[4:8], c[8], c[9], smooth_method='exp').score
@@ -144,7 +144,7 @@ def rouge_difference(hypotheses, references, others, resamples=500, seed=0, metr
     t = paired_test(metric(hypotheses, references), metric(hypotheses, others), method='bootstrap', resamples=resamples, seed=seed)
     return t['effect'], t['low'], t['high']
 
-# %% ../../nbs/32_signcl_tables.ipynb #fb92d450
+# %% ../../nbs/32_signcl_tables.ipynb #8e10c7e8
 LOG_FIELDS = ('epoch', 'n_parameters', 'train_cl_loss')
 
 def load_log(path):
@@ -158,7 +158,7 @@ def load_log(path):
         out.append(r)
     return pd.DataFrame(out)
 
-# %% ../../nbs/32_signcl_tables.ipynb #8d2233d7
+# %% ../../nbs/32_signcl_tables.ipynb #91c6a47e
 STAGES = {'pretraining': 'pretrain_log.txt', 'fine-tuning': 'finetune_log.txt'}
 
 def log_rows(folder, scale):
@@ -170,7 +170,7 @@ def log_rows(folder, scale):
         out += [cell('signcl', 'SignCL loss', stage, f'{e}', float(v), **common) for e, v in zip(log['epoch'].astype(int), log['train_cl_loss'])]
     return out
 
-# %% ../../nbs/32_signcl_tables.ipynb #90f7e85f
+# %% ../../nbs/32_signcl_tables.ipynb #28de13c3
 SIGN2GPT = 'Sign2GPT (w/ PGP)'
 
 def value_claim(id, text, r, printed, note=''):
@@ -183,7 +183,7 @@ def exceeds_claim(id, text, r, constant, claimed, note=''):
     low, high = r['low'] - constant, r['high'] - constant
     return claim(id, text, paper='signcl', kind='difference', printed=claimed, effect=r['value'] - constant, low=low, high=high, verdict=effect_verdict(low, high), evidence='rescored', corpus=r['corpus'], n=r['n'], unit='points', note=note)
 
-# %% ../../nbs/32_signcl_tables.ipynb #357309f1
+# %% ../../nbs/32_signcl_tables.ipynb #39b48c7b
 def reference_claims(r, name, suffix, note):
     "Two claims from one BLEU-4 cell: its value as printed, and that it exceeds Sign2GPT's."
     printed, other = paper_value('signcl', 'table3', TWO_STATES, 'BLEU-4'), paper_value('signcl', 'table3', SIGN2GPT, 'BLEU-4')
@@ -203,7 +203,7 @@ def all_claims(rows):
                                'All parameters of the fine-tuned CSL-Daily model, as its log counts them; the vocabulary is trimmed, and the paper does not say which model it counted.'))
     return out
 
-# %% ../../nbs/32_signcl_tables.ipynb #98b0d04b
+# %% ../../nbs/32_signcl_tables.ipynb #70ee9035
 def bleu_figure(result):
     "BLEU-4 with interval against both references, beside what Table 3 prints."
     use_style(); fig, ax = plt.subplots(figsize=(7, 2.4))
@@ -214,7 +214,7 @@ def bleu_figure(result):
     ax.set(yticks=range(len(cells)), yticklabels=[f"{c['row']}\nreferences" for c in cells], ylim=(len(cells) - .4, -.6), xlabel='BLEU-4', title='The same hypotheses, two sets of references'); ax.grid(axis='y', visible=False); ax.legend(loc='center left', bbox_to_anchor=(1, .5))
     return fig
 
-# %% ../../nbs/32_signcl_tables.ipynb #33ed7cf4
+# %% ../../nbs/32_signcl_tables.ipynb #acbc503f
 MEANS = dict(zip('我一在你他这大小前但本而新从?', ('I', 'one', 'at', 'you', 'he', 'this', 'big', 'small', 'before', 'but', 'root', 'and', 'new', 'from', 'question mark')))
 
 def lost_figure(result):
@@ -226,7 +226,7 @@ def lost_figure(result):
     ax.set(yticks=at, yticklabels=[f"{MEANS.get(k, '')}  U+{ord(k):04X}".strip() for k in names], xlabel='occurrences in the intact references', title='Characters missing from the released references'); ax.invert_yaxis(); ax.legend(loc='lower right'); ax.grid(axis='y', visible=False)
     return fig
 
-# %% ../../nbs/32_signcl_tables.ipynb #948fa999
+# %% ../../nbs/32_signcl_tables.ipynb #ad42db7a
 def loss_figure(result):
     "SignCL loss by epoch in both stages."
     use_style(); fig, axes = plt.subplots(1, 2, figsize=(8, 3), sharey=True, width_ratios=(1, 2)); top = max(r['value'] for r in result['rows'] if r['table'] == 'SignCL loss')
