@@ -27,7 +27,7 @@ __all__ = ['SIZES', 'LEXICON_CONSTANTS', 'NON_MANUAL', 'MANNER', 'BODY_CONSTANTS
            'without_video', 'text_scores', 'linear_sanity', 'isl30_sanity', 'text_sanity', 'sanity_units',
            'measure_sanity', 'sanity_record', 'sanity_table']
 
-# %% ../nbs/07_signworld.ipynb #2d571616
+# %% ../nbs/07_signworld.ipynb #d86d29f1
 import hashlib
 from collections import Counter
 from dataclasses import dataclass, fields
@@ -35,18 +35,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-# %% ../nbs/07_signworld.ipynb #92fa63ae
+# %% ../nbs/07_signworld.ipynb #776356df
 import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.spatial.distance import cdist
 from scipy.special import ndtri
 
-# %% ../nbs/07_signworld.ipynb #b8505f43
+# %% ../nbs/07_signworld.ipynb #ed8b894c
 from .core import InputError, check_name, load_json, packaged
 from .phonology import FEATURES, cooccurrence, feature_names, feature_similarity, mutual_information
 from .pose import joint_set
 
-# %% ../nbs/07_signworld.ipynb #3b287137
+# %% ../nbs/07_signworld.ipynb #0361cae4
 class Constant(NamedTuple):
     "A number of the world, and where it comes from ('ours: ...' where nothing could be measured)."
     name: str
@@ -57,7 +57,7 @@ def constants(*tables):
     "`{name: value}` of tables of constants."
     return {c.name: c.value for t in tables for c in t}
 
-# %% ../nbs/07_signworld.ipynb #65dc4278
+# %% ../nbs/07_signworld.ipynb #83529054
 @dataclass(frozen=True)
 class Size:
     "How large a world is."
@@ -76,7 +76,7 @@ class Size:
 SIZES = {s.name: s for s in (Size('smoke', 60, 40, 480, 12, 3, (64, 16, 16)), Size('cpu', 240, 120, 8000, 41, 9, (2000, 250, 300)),
                              Size('gpu', 1000, 300, 40000, 41, 9, (7096, 519, 642)), Size('paper', 2723, 300, 91148, 41, 9, (7096, 519, 642)))}
 
-# %% ../nbs/07_signworld.ipynb #a30a2db6
+# %% ../nbs/07_signworld.ipynb #ade1a898
 _M1, _M2, _STEP = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB), np.uint64(0x9E3779B97F4A7C15)
 
 def _mix(x):
@@ -95,7 +95,7 @@ def _bits(seed, stream, *index):
     for i in index: x = _mix(_mix(x + _STEP) ^ (np.array(i, np.int64, ndmin=1).view(np.uint64) * _STEP + np.uint64(1)))
     return x
 
-# %% ../nbs/07_signworld.ipynb #14c85023
+# %% ../nbs/07_signworld.ipynb #85fcb142
 def rng_of(seed, stream, index=0):
     "A `numpy.random.Generator` of its own for item `index` of a stream."
     return np.random.Generator(np.random.Philox(key=[int(_stream(seed, stream)[0]), int(_bits(seed, stream, index).ravel()[0])]))
@@ -109,7 +109,7 @@ def normals(seed, stream, *index, n=1):
     "Standard normal float64 (..., n), by the inverse distribution of `draws`."
     return ndtri(draws(seed, stream, *index, n=n))
 
-# %% ../nbs/07_signworld.ipynb #f088bbb5
+# %% ../nbs/07_signworld.ipynb #03274ded
 def chow_liu(codes, root='Handshape'):
     "[(parent, child)] feature names, from the root outwards: the maximum spanning tree of pairwise mutual information."
     names = feature_names()
@@ -120,7 +120,7 @@ def chow_liu(codes, root='Handshape'):
         done.append(edges[-1][1])
     return edges
 
-# %% ../nbs/07_signworld.ipynb #5a0282f6
+# %% ../nbs/07_signworld.ipynb #6d4be000
 def _twins(codes):
     "Which signs share their code (N,) bool, how many signs repeat an earlier code, and pairs (i, j) that differ in one feature."
     _, first, group, size = np.unique(codes, axis=0, return_index=True, return_inverse=True, return_counts=True)
@@ -136,12 +136,12 @@ def lexicon_statistics(codes, source, root='Handshape'):
             'repeat_share': repeats/len(codes), 'twin_share': float(twin.mean()), 'minimal_pair_share': len(np.unique(pairs))/len(codes),
             'minimal_pairs_by_feature': np.bincount(differs, minlength=16).tolist(), 'nmi': feature_similarity(codes).astype(object).where(lambda d: d.notna(), None).values.tolist()}
 
-# %% ../nbs/07_signworld.ipynb #eee946fc
+# %% ../nbs/07_signworld.ipynb #7a2adccb
 def _packaged_statistics():
     "The statistics of ASL-LEX 2.0 that travel with the package."
     return load_json(packaged('worlds')/'asllex_tree.json')
 
-# %% ../nbs/07_signworld.ipynb #dd50d354
+# %% ../nbs/07_signworld.ipynb #b33b2fbe
 LEXICON_CONSTANTS = (
     Constant('repeat_share', .14, 'ASL-LEX 2.0: 545 of 2,723 signs (20 %) repeat the code of another; fresh signs of the tree do so in 6 % by chance'),
     Constant('non_manual_share', .5, 'ours: half of those repeats differ in the non-manual marker alone, the others in manner; ASL-LEX codes neither'),
@@ -168,7 +168,7 @@ class Lexicon:
     minimal_pairs: tuple # (i, j), i < j: codes differ in one feature
     def __len__(self): return len(self.names)
 
-# %% ../nbs/07_signworld.ipynb #ed802359
+# %% ../nbs/07_signworld.ipynb #942c4d5b
 def _tables(stats):
     "{child: (parent, counts (V1+1, V2+1))} in tree order, root first with parent None."
     size = {f.name: len(f.values) + 1 for f in FEATURES}; out = {}
@@ -189,7 +189,7 @@ def sample_codes(stats, n, seed, stream='codes'):
         out[:, names.index(child)] = np.where(value == t.shape[1] - 1, -1, value)
     return out
 
-# %% ../nbs/07_signworld.ipynb #e16fa6a9
+# %% ../nbs/07_signworld.ipynb #62c2139e
 def _changed(code, name, tables, u):
     "`code` (16,) with another value of one feature, drawn given the feature's parent in the tree (a place: given its region); None if there is none."
     names = feature_names(); i = names.index(name); parent, t = tables[name]
@@ -206,7 +206,7 @@ def _changed_any(code, choices, weights, tables, rng):
         if (new := _changed(code, name, tables, rng.random())) is not None: return new
     return code
 
-# %% ../nbs/07_signworld.ipynb #d430195f
+# %% ../nbs/07_signworld.ipynb #e5923e5d
 def _model(rng, i, categories, same):
     "An earlier sign to copy: of the same category with probability `same`, where there is one."
     kin = [j for j in range(i) if categories[j] == categories[i]] if rng.random() < same else []
@@ -246,7 +246,7 @@ def make_lexicon(seed, names, categories=None, stats=None, table=LEXICON_CONSTAN
         if _own_turn(i, codes, nonmanual, manner, taken) and kind in ('subtle', 'non-manual') and (codes[i] != codes[j]).sum() == (kind == 'subtle'): alike.append((j, i, kind))
     return Lexicon(tuple(names), codes, nonmanual, manner, tuple(alike), tuple(map(tuple, _twins(codes)[2].tolist())))
 
-# %% ../nbs/07_signworld.ipynb #28985e03
+# %% ../nbs/07_signworld.ipynb #3d978a70
 class World:
     "A seed and a size; lexicon, signers and articulation are made when first used, and depend on nothing else."
     def __init__(self, seed=0, size='smoke', names=None, categories=None):
@@ -273,7 +273,7 @@ class World:
         n = np.log(np.diff(self.keys.first)[:-1])
         return np.append((n - n.mean())/max(n.std(), 1e-9), 0)
 
-# %% ../nbs/07_signworld.ipynb #5abd5505
+# %% ../nbs/07_signworld.ipynb #979dab6b
 _KNUCKLES = np.array([[.27, .93], [.04, 1.], [-.17, .94], [-.36, .82]]) # x, y of index, middle, ring, pinky
 _BONES = np.array([[.44, .27, .22], [.49, .31, .23], [.45, .29, .22], [.35, .21, .20]])
 _CMC = np.array([.20, .20, .05])
@@ -291,7 +291,7 @@ def finger_joints(
     start = np.zeros((*bend.shape[:-1], 1, 3)); start[..., 0, :2] = _KNUCKLES
     return np.concatenate([start, start + np.cumsum(steps, -2)], -2)
 
-# %% ../nbs/07_signworld.ipynb #a0d3b145
+# %% ../nbs/07_signworld.ipynb #fe6f7c6d
 _AT = {f.name: k for k, f in enumerate(FEATURES)}
 _WORDS = {f.name: np.array([*f.values, 'N/A'], object) for f in FEATURES}
 _FINGER = {'i': 0, 'm': 1, 'r': 2, 'p': 3}
@@ -332,7 +332,7 @@ def _thumb(thumb, contact, closed, fingers, chosen):
         joints = np.stack([_CMC + .42*reach + bow, _CMC + .74*reach + .7*bow, tip])
     return np.concatenate([_CMC[None], joints])
 
-# %% ../nbs/07_signworld.ipynb #787a0a34
+# %% ../nbs/07_signworld.ipynb #08044872
 _OTHER = {'A': 'a', 'B': 'open_b', 'C': 'c', 'O': 'o', 'S': 's', 'curved_b': 'c', 'Lax': 'lax', 'Dominance Condition Violation': 'curved_5', 'Symmetry Violation': 'v', 'N/A': 'lax'}
 _HAND_FEATURES = ('Selected Fingers', 'Flexion', 'Spread', 'Thumb Position', 'Thumb Contact')
 
@@ -358,7 +358,7 @@ def hand_pair(code, manner, usual):
     place = lambda h: 58 if h == 'lax' else list(_WORDS['Handshape']).index(h)
     return np.stack([(first, last), left]), np.array([place(shape), place(other)])
 
-# %% ../nbs/07_signworld.ipynb #26748443
+# %% ../nbs/07_signworld.ipynb #e72c20ef
 BODY_CONSTANTS = (
     Constant('upper_arm', .82, 'shoulder to elbow in shoulder widths: fingerspelling .83, PHOENIX .92, AUTSL .74'),
     Constant('forearm', .72, 'elbow to wrist: PHOENIX .75 and AUTSL .67 at the 90th percentile and median; images shorten it'),
@@ -385,7 +385,7 @@ def anchor(place, hand=None):
     joints, out = _ON_HAND[place]
     return hand[list(joints)].mean(0) - out*_unit(np.cross(hand[5] - hand[0], hand[17] - hand[0]))
 
-# %% ../nbs/07_signworld.ipynb #b53ccaaf
+# %% ../nbs/07_signworld.ipynb #0c7dce2b
 _TURNS = {'Head': [((.35, -.90, .25), (.1, .1, 1)), ((.15, -1, .1), (1, 0, 0)), ((.25, -.95, 0), (0, 0, -1)), ((.75, -.60, .25), (.2, 1, .2)), ((.60, -.75, .25), (.3, .2, 1)), ((.05, -.85, -.5), (1, .1, 0))],
           'Body': [((.90, -.25, .30), (.1, .1, 1)), ((.85, -.10, -.2), (0, 1, .1)), ((.60, -.75, .1), (.2, .2, 1)), ((.80, .25, .35), (0, .3, 1)), ((.45, -.70, -.45), (1, .1, 0)), ((.85, -.30, 0), (0, -1, .5))],
           'Hand': [((.55, .10, -.85), (.1, 1, 0)), ((.85, -.05, -.45), (0, 1, .1)), ((.55, -.30, -.75), (1, .2, .2)), ((.80, -.30, -.10), (.1, .2, 1)), ((.30, .65, -.60), (.6, .1, .6)), ((.60, -.70, -.35), (.8, .2, .2))],
@@ -409,7 +409,7 @@ def _turn_about(axis, angle):
 def _apply(R, x): return (R[..., None, :, :]*x[..., :, None, :]).sum(-1)
 def _compose(A, B): return (A[..., :, :, None]*B[..., None, :, :]).sum(-2)
 
-# %% ../nbs/07_signworld.ipynb #f1a9816d
+# %% ../nbs/07_signworld.ipynb #ab5d931f
 _PATHS = {'None': [(0, 0, 0), (0, 0, 1)], 'Straight': [(0, 0, 0), (1, 0, 1)], 'Curved': [(0, 0, 0), (.5, .5, .5), (1, 0, 1)], 'Circular': [(0, 0, 0), (.5, .5, .5), (1, 0, 1), (.5, -.5, .5), (0, 0, 1)],
           'Z-shaped': [(0, 0, 0), (1, 0, .3), (0, .7, .7), (1, .7, 1)], 'X-shaped': [(0, 0, 0), (1, 1, .3), (1, 0, .6), (0, 1, 1)], 'Back And Forth': [(0, 0, 0), (1, 0, 1), (0, 0, 0), (1, 0, 1)], 'Other': [(0, 0, 0), (.5, .4, .3), (.6, -.4, .7), (1, 0, 1)]}
 _AGAIN = {'None': [(0, 0, 0), (0, 0, 1), (0, 0, 0), (0, 0, 1)], 'Straight': [(0, 0, 0), (1, 0, 1), (.1, 0, 0), (1, 0, 1)], 'Curved': [(0, 0, 0), (.5, .5, .5), (1, 0, 1), (.1, 0, 0), (.5, .5, .5), (1, 0, 1)], 'Circular': _PATHS['Circular'] + [(.5, .5, .5), (1, 0, 1), (.5, -.5, .5), (0, 0, 1)]}
@@ -426,7 +426,7 @@ def path_points(path, repeated):
     once = _PATHS[path]
     return np.array(_AGAIN.get(path, once + once[-2::-1]) if repeated else once, float)
 
-# %% ../nbs/07_signworld.ipynb #ff424d40
+# %% ../nbs/07_signworld.ipynb #37e912a6
 class Keys(NamedTuple):
     "Key points of signs, one after another: sign g owns rows first[g]..first[g+1]; the last sign is rest. Hand axis: dominant, other; both as right hands."
     first: np.ndarray # (G + 2,)
@@ -455,7 +455,7 @@ def _touch(code, hand):
     if _word(code, 'Selected Fingers') == 't': return hand[4]
     return hand[[6 + 4*f for f in chosen]].mean(0) if _word(code, 'Flexion') == 'Fully Closed' or not chosen else hand[[8 + 4*f for f in chosen]].mean(0)
 
-# %% ../nbs/07_signworld.ipynb #69fd0209
+# %% ../nbs/07_signworld.ipynb #284d8c01
 def _other_base(code, manner, pair, size):
     "(wrist (3,), turn (3, 3), joints in space (21, 3) unmirrored) of the other hand while it is the place of an asymmetrical sign."
     turn = frame_of(*_BASE_TURNS[manner[4]])
@@ -480,7 +480,7 @@ def _sign_keys(code, manner, usual):
     twist, nod = code[_AT['Wrist Twist']] == 1, _word(code, 'Path Movement') == 'None' and code[_AT['Repeated Movement']] == 1
     return _assemble(code, manner, points, pair, shape, start + off - size*_apply(turn, _touch(code, pair[0, 0])[None])[0], way, swing, turn, twist, nod, (base, base_turn), both, (place, second))
 
-# %% ../nbs/07_signworld.ipynb #d049997b
+# %% ../nbs/07_signworld.ipynb #2976c9d3
 def _assemble(code, manner, points, pair, shape, start, way, swing, turn, twist, nod, base, both, places):
     "The arrays of a sign from its start, way and hands; a last key repeats the end, for the hold."
     u, v, q = np.concatenate([points, points[-1:]]).T; K = len(u)
@@ -509,7 +509,7 @@ def make_keys(lexicon, stats=None):
     join = lambda k: np.concatenate([r[k] for r in rows])
     return Keys(first, *(np.ascontiguousarray(join(k), dtype=np.float32) for k in ('anchor', 'path', 'head', 'turn', 'hand')), join('shape').astype(np.int32), join('at'), join('active'))
 
-# %% ../nbs/07_signworld.ipynb #360d5b80
+# %% ../nbs/07_signworld.ipynb #528157a7
 SIGNER_CONSTANTS = (
     Constant('left_handed', .106, 'share of signers: Papadatou-Pastou et al. 2020, population (Sem-Lex: 25 % of recordings are left-dominant)'),
     Constant('clips_top10', .58, 'Sem-Lex: ten of 41 signers made 58 % of the clips'), Constant('clips_ratio', 330, 'Sem-Lex: most over fewest clips of a signer'),
@@ -547,7 +547,7 @@ def clip_weights(n, table=SIGNER_CONSTANTS):
     out = w(n, ps[np.abs(top - c['clips_top10']).argmin()])
     return out/out.sum()
 
-# %% ../nbs/07_signworld.ipynb #efa7f3f6
+# %% ../nbs/07_signworld.ipynb #663498cf
 def _choose_unseen(seed, weight, k):
     "(P,) bool: the k signers, of 200 draws, whose clips come nearest to the published share."
     order = [rng_of(seed, 'unseen', i).permutation(len(weight))[:k] for i in range(200)]
@@ -570,7 +570,7 @@ def make_signers(seed, n, unseen):
     return Signers(pad(weight), pad(_choose_unseen(seed, weight, unseen)), pad(left), f(np.exp(_S['proportions']*z[:, :6]) - 1) + np.float32(1), pad(np.array(z[:, 6])), f(_S['amplitude_signer']*z[:, 7]),
                    f(_S['place_signer']*z[:, 8:11]), f(_S['turn_signer']*z[:, 11:17].reshape(n, 2, 3)), f(_S['lax']*u[:, 1]), pad(.06 + .24*u[:, 2]), f(np.stack([.05*z[:, 17], .08*z[:, 18], .05*z[:, 19]], 1)), f(_own_shapes(seed, n)))
 
-# %% ../nbs/07_signworld.ipynb #a488a166
+# %% ../nbs/07_signworld.ipynb #436f2118
 TIME_CONSTANTS = (
     Constant('fps', 25, 'PHOENIX-2014T'), Constant('segment_median', 11, 'PHOENIX-2014T alignments, frames'), Constant('segment_log_sd', .543, 'mean 12.75 over median 11 of a log-normal; counted runs: .57'),
     Constant('segment_gloss_sd', .275, 'PHOENIX-2014T: log sd between glosses; the rest is within'), Constant('segment_least', 4, 'PHOENIX-2014T: 5th percentile of runs'),
@@ -602,7 +602,7 @@ class Plan(NamedTuple):
     stream: str
     low: float # how far below the belly hands rest
 
-# %% ../nbs/07_signworld.ipynb #9c057860
+# %% ../nbs/07_signworld.ipynb #b4ac7df7
 def _sign_lengths(world, gloss, clip, signer, index, order, stream):
     "Whole frames (N,) of signs in sentences."
     z = normals(world.seed, f'{stream} lengths', index[clip], order)[:, 0]; k = world.key_counts
@@ -620,7 +620,7 @@ def _pauses(world, clip, index, order, stream):
     u = draws(world.seed, f'{stream} pauses', index[clip], order, n=2)
     return np.where(u[:, 0] < _T['pause_share'], np.ceil(-_T['pause_mean']*np.log(u[:, 1])), 0).astype(np.int64)
 
-# %% ../nbs/07_signworld.ipynb #4f4a41d7
+# %% ../nbs/07_signworld.ipynb #001c9d4c
 def plan_sentences(world, glosses, signer, index, stream='sentence'):
     "A `Plan` of sentences: segments touch but for pauses, hands come from rest and go back to it."
     n = np.array([len(g) for g in glosses]); C = len(n)
@@ -645,7 +645,7 @@ def plan_clips(world, gloss, signer, index, stream='isolated'):
     start = np.rint(4 + (frames - length - 8)*(.25 + .5*u[:, 0])).astype(np.int64)
     return _with_keys(world, c, gloss, start, length, frames, signer, index, stream, (.04, .96), _T['raise_frames'], _T['rest_low'])
 
-# %% ../nbs/07_signworld.ipynb #e3ed19ce
+# %% ../nbs/07_signworld.ipynb #fb4c80d8
 def _with_keys(world, clip, gloss, start, length, frames, signer, index, stream, reach, raise_frames, low=0.):
     "Put a rest before and after each clip's signs (none if `raise_frames` is 0), and all keys in order."
     C, G, r = len(frames), world.size.glosses, raise_frames
@@ -664,7 +664,7 @@ def _with_keys(world, clip, gloss, start, length, frames, signer, index, stream,
     stop = np.where(held, .15, np.where(last_move, .25, np.where(within == 0, .35, 1.))).astype(np.float32)
     return Plan(clip, gloss, start, length, key, item, when, stop, frames, signer, index, stream, low)
 
-# %% ../nbs/07_signworld.ipynb #58833f4c
+# %% ../nbs/07_signworld.ipynb #50119e4c
 _POLES = np.array([(-.50, 1., -.05), (-.85, .95, -.45)]) # where the elbow would go: low hands, raised hands
 
 def elbow(shoulder, wrist, upper, fore):
@@ -679,7 +679,7 @@ def elbow(shoulder, wrist, upper, fore):
     side = side/np.sqrt(np.maximum(side[..., 0]**2 + side[..., 1]**2 + side[..., 2]**2, wrist.dtype.type(1e-8)))[..., None]
     return shoulder + along[..., None]*e + out[..., None]*side, shoulder + d[..., None]*e
 
-# %% ../nbs/07_signworld.ipynb #2af2c72b
+# %% ../nbs/07_signworld.ipynb #01460608
 _JS = joint_set('mediapipe75')
 _BODY_HANDS = {'left': (13, 15, (17, 19, 21), slice(33, 54)), 'right': (14, 16, (18, 20, 22), slice(54, 75))} # elbow, wrist, body's pinky, index, thumb, hand
 _MIRROR = np.arange(75); _MIRROR[np.array(_JS.pairs)[:, 0]], _MIRROR[np.array(_JS.pairs)[:, 1]] = np.array(_JS.pairs)[:, 1], np.array(_JS.pairs)[:, 0]
@@ -702,7 +702,7 @@ def signer_bodies(signers):
     x[:, 23:33, 1] *= f[:, 5, None]
     return x.astype(np.float32), (x[:, 0] - _NOSE).astype(np.float32), (f[:, :3]*[_B['upper_arm'], _B['forearm'], _B['hand']]).astype(np.float32)
 
-# %% ../nbs/07_signworld.ipynb #0ec53934
+# %% ../nbs/07_signworld.ipynb #f2a457d8
 def _tokens(world, plan):
     "Deviations of each item (N, 10): place, log amplitude, rotations of both hands; idiolect and token together, habits of the signer included."
     s, p = world.signers, len(world.signers.left) - 1
@@ -731,7 +731,7 @@ def _wrists(world, plan, token, shift):
     lift = np.where(two | (plan.gloss == G), 0, np.float32(_T['weak_hand']/2)*near).astype(np.float32)
     return w + np.stack([np.zeros((len(item), 3), np.float32), lift[item][:, None]*(_BASE - _REST).astype(np.float32)], 1)
 
-# %% ../nbs/07_signworld.ipynb #b52dcca7
+# %% ../nbs/07_signworld.ipynb #3db417ed
 def _hands(world, plan, token, size):
     "(K, 2, 21, 3) float32: joints of both hands about their wrists, the dominant one on the left of the picture, the other mirrored."
     k, s, key = world.keys, world.signers, plan.key; signer = plan.signer[plan.clip][plan.item]
@@ -752,7 +752,7 @@ def _coarticulate(plan, G, *arrays):
         back, front = pull(item).reshape(-1, *[1]*(x.ndim - 1)), pull(item + 1).reshape(-1, *[1]*(x.ndim - 1)); a, b = x[last], x[nxt]
         x[last] += back*(b - a); x[nxt] += front*(a - b)
 
-# %% ../nbs/07_signworld.ipynb #9e595605
+# %% ../nbs/07_signworld.ipynb #64f68cdc
 def key_landmarks(world, plan, camera):
     "(K, 75, 3) float32: the landmarks at every key, in the picture. `camera` (C, 3): scale, x and y of the point between the shoulders."
     s = world.signers; still, shift, bones = world.bodies; signer = plan.signer[plan.clip][plan.item]
@@ -772,7 +772,7 @@ def key_landmarks(world, plan, camera):
     for c in range(2): x[..., c] += cam[:, c + 1, None]
     return x
 
-# %% ../nbs/07_signworld.ipynb #c6ffcf48
+# %% ../nbs/07_signworld.ipynb #0d53a536
 def spline_weights(when, stop, lo, hi, t, j):
     """(indices (F, 4), weights (F, 4)) of the keys for frames at times `t` in the intervals after keys `j`: cubic Hermite with slopes from the neighbours, times `stop`.
 
@@ -784,7 +784,7 @@ def spline_weights(when, stop, lo, hi, t, j):
     back, front = np.where(a < j, back, 0), np.where(c > b, front, 0)
     return np.stack([a, j, b, c], 1), np.stack([-back, 1 - h01 - front, h01 + back, front], 1)
 
-# %% ../nbs/07_signworld.ipynb #4399e580
+# %% ../nbs/07_signworld.ipynb #f393d425
 NOISE_CONSTANTS = (
     Constant('scale', .36, 'ours: shoulder width over picture width; the picture ends 1.2 shoulder widths below the shoulders, where hands disappear in PHOENIX (seen .17 below) and, their aspect undone, WLASL and ASL-MediaPipe'),
     Constant('scale_sd', .02, 'ours'), Constant('centre', (.5, .57), 'ours: as above'), Constant('centre_sd', .025, 'ours'),
@@ -811,7 +811,7 @@ def noise_tape(seed):
     for side, (_, wrist, _, hand) in _BODY_HANDS.items(): out[:, hand] += np.array([1, 1, .5])*z[:, [wrist]]*_N['wrist']; out[:, hand.start, :2] = out[:, wrist, :2]
     return (out + _N['sway']*_ar1(rng.standard_normal((_TAPE, 1, 3)), .98)*[1, .4, 1]).astype(np.float32)
 
-# %% ../nbs/07_signworld.ipynb #ae4a9f7a
+# %% ../nbs/07_signworld.ipynb #739957cc
 def _cameras(world, plan):
     "(camera (C, 3), noise scale (C,), first row of the tape (C,)) per clip."
     z, u = normals(world.seed, f'{plan.stream} camera', plan.index, n=4), draws(world.seed, f'{plan.stream} tape', plan.index)[:, 0]
@@ -830,7 +830,7 @@ def _lost(world, plan, clip, t, x, scale):
 
 def _dropped(world, plan, clip, t): return draws(world.seed, f'{plan.stream} dropped', plan.index[clip], t)[:, 0] < _N['dropped']
 
-# %% ../nbs/07_signworld.ipynb #8780dc73
+# %% ../nbs/07_signworld.ipynb #dfc8d896
 _MARKERS = np.array([[0, 0, 0, 0], [1, 0, 0, 0], [-1, 0, 0, 0], [0, 0, .30, 0], [0, 1, 0, 0], [0, .15, 0, .22]], np.float32)
 FACE = ('brow', 'mouth', 'yaw', 'tilt')
 
@@ -849,7 +849,7 @@ def face_track(world, plan, item, t):
     out[:, 2] *= np.sin(2*np.pi*3/_T['fps']*(t - plan.start[item])).astype(np.float32)
     return out
 
-# %% ../nbs/07_signworld.ipynb #9b2ccaa4
+# %% ../nbs/07_signworld.ipynb #b8b77b07
 class Motion(NamedTuple):
     "A clip: what the estimator says, the truth about the face, and which sign is when."
     pose: np.ndarray # (T, 75, 3) float32, mediapipe75, x and y in the picture [0, 1], NaN = not seen
@@ -874,7 +874,7 @@ def _interpolate(keys, plan, clip, t, j, lo, hi, tape=None, row=None, scale=None
     m = csr_matrix((w.astype(np.float32).ravel(), i.ravel().astype(np.int32), np.arange(0, i.size + 1, i.shape[1], dtype=np.int32)), shape=(len(clip), len(X)))
     return (m @ X).reshape(-1, 75, 3)
 
-# %% ../nbs/07_signworld.ipynb #6243a646
+# %% ../nbs/07_signworld.ipynb #ae5f5b9c
 def perform(world, plan, clean=False, camera=None):
     "(pose (F, 75, 3), face (F, 4), bounds (C + 1,)): all frames of a plan, one clip after another."
     cameras, scale, row = _cameras(world, plan) if camera is None else (camera, camera[:, 0], None)
@@ -902,7 +902,7 @@ def _motions(world, plan, clean):
     s = np.stack([plan.gloss, plan.start, plan.length], 1)[sign]; own = np.searchsorted(plan.clip[sign], np.arange(len(plan.frames) + 1))
     return [Motion(x[a:b], face[a:b], s[i:k]) for a, b, i, k in zip(at, at[1:], own, own[1:])]
 
-# %% ../nbs/07_signworld.ipynb #644e9cc2
+# %% ../nbs/07_signworld.ipynb #b72c5efe
 def sentence_motion(
     world,
     sentences, # rows of gloss ids, or objects with `.gloss`
@@ -935,7 +935,7 @@ def _check_ids(world, gloss, signer, index, n):
     for what, x, top in (('gloss', gloss, world.size.glosses), ('signer', signer, world.size.signers + 1)):
         if not len(x) or x.dtype.kind not in 'iu' or x.min() < 0 or x.max() >= top: raise InputError('signworld', what, f'ids from 0 to {top - 1}', x[:5])
 
-# %% ../nbs/07_signworld.ipynb #207f3009
+# %% ../nbs/07_signworld.ipynb #d5f06fec
 def articulate(
     world,
     gloss_ids, # (N,)
@@ -949,7 +949,7 @@ def articulate(
     x, face, _ = perform(world, plan, True, np.tile([1., 0, 0], (n, 1)))
     return x.reshape(n, frames, 75, 3), face.reshape(n, frames, 4)
 
-# %% ../nbs/07_signworld.ipynb #568ae4af
+# %% ../nbs/07_signworld.ipynb #0bed2603
 def articulation_distance(world, frames=16, face=.1):
     "(G, G) float64, symmetric: root mean square over time of the distance between corresponding points of hands and head, in shoulder widths; a face number of 1 counts as `face` of them."
     x, f = articulate(world, np.arange(world.size.glosses), frames)
@@ -957,7 +957,7 @@ def articulation_distance(world, frames=16, face=.1):
     z = np.concatenate([points, face*np.sqrt(53/4)*f.reshape(len(x), -1)], 1).astype(np.float64)
     return cdist(z, z)/np.sqrt(frames*53)
 
-# %% ../nbs/07_signworld.ipynb #552cc1c4
+# %% ../nbs/07_signworld.ipynb #fbdd6364
 def isolated_labels(world, index):
     "(gloss ids, signer ids, split names), each (N,), of isolated clips by number."
     i = np.asarray(index, np.int64); G, P = world.size.glosses, world.size.signers; u = draws(world.seed, 'isolated labels', i, n=2)
@@ -965,16 +965,16 @@ def isolated_labels(world, index):
     signer = np.minimum(np.searchsorted(np.cumsum(world.signers.weight[:P]), u[:, 0]), P - 1)
     return turn[i % G], signer, np.where(world.signers.unseen[signer], 'test', np.where(u[:, 1] < .75, 'train', 'dev'))
 
-# %% ../nbs/07_signworld.ipynb #876e896a
+# %% ../nbs/07_signworld.ipynb #801156c3
 WORLD_TABLES = {'lexicon': LEXICON_CONSTANTS, 'body': BODY_CONSTANTS, 'paths': PATH_CONSTANTS, 'signers': SIGNER_CONSTANTS, 'time': TIME_CONSTANTS, 'estimator': NOISE_CONSTANTS}
 
-# %% ../nbs/07_signworld.ipynb #c4bb74fd
+# %% ../nbs/07_signworld.ipynb #47e2fe8b
 import re
 from bisect import bisect_right
 from functools import cache
 from itertools import chain, cycle
 
-# %% ../nbs/07_signworld.ipynb #e49df4fb
+# %% ../nbs/07_signworld.ipynb #8dc79131
 TIMES = """
 day
 TOMORROW* on=tomorrow|on the following day|in the course of tomorrow
@@ -995,7 +995,7 @@ EASTER on=at easter
 CHRISTMAS on=at christmas|over the christmas days
 """
 
-# %% ../nbs/07_signworld.ipynb #3caab290
+# %% ../nbs/07_signworld.ipynb #aad232ed
 HOURS = """
 part
 NIGHT* at=at night|during the night|overnight|in the night hours
@@ -1030,7 +1030,7 @@ SPRING bare=spring
 AUTUMN bare=autumn
 """
 
-# %% ../nbs/07_signworld.ipynb #2526481d
+# %% ../nbs/07_signworld.ipynb #46912800
 _CARDINALS = 'zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty'.split()
 _ORDINALS = 'first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth sixteenth seventeenth eighteenth nineteenth twentieth'.split()
 _USED_NUMBERS = (20, 10, 15, 5, 12, 8, 18, 6, 25, 3, 16, 14, 2, 4, 7, 22, 9, 11, 1, 17, 13, 24, 30, 19, 21, 0, 23, 28, 26, 27, 29, 31, 33, 35)
@@ -1052,7 +1052,7 @@ def _number_line(n):
 
 NUMBERS = '\n'.join(['number', *map(_number_line, _USED_NUMBERS), 'speed', *(f'{w.upper()} c={w}' for w in 'sixty eighty seventy fifty hundred ninety forty'.split())])
 
-# %% ../nbs/07_signworld.ipynb #b91107f7
+# %% ../nbs/07_signworld.ipynb #1511cfaa
 REGIONS = """
 region
 NORTH* in=in the north|up north|in northern areas np=north of=northerly
@@ -1071,7 +1071,7 @@ NORTH-SEA in=on the north sea|along the north sea coast np=the north sea
 BALTIC-SEA in=on the baltic sea|along the baltic np=the baltic sea
 """
 
-# %% ../nbs/07_signworld.ipynb #8629731e
+# %% ../nbs/07_signworld.ipynb #ce39628c
 PLACES_BY_NAME = """
 region
 RHINE in=on the rhine|along the rhine np=the rhine
@@ -1108,7 +1108,7 @@ FOREST in=in wooded areas np=the woods
 CITY in=in the cities np=the cities
 """
 
-# %% ../nbs/07_signworld.ipynb #34b3828d
+# %% ../nbs/07_signworld.ipynb #e7929502
 ABROAD = """
 land
 GERMANY bare=germany
@@ -1148,7 +1148,7 @@ SHORT sp=briefly|for a short while
 OFTEN sp=often|frequently
 """
 
-# %% ../nbs/07_signworld.ipynb #1f9e06c4
+# %% ../nbs/07_signworld.ipynb #d7b76230
 SKIES = """
 precip
 RAIN* np=rain|rainfall|wet weather|rainy spells
@@ -1187,7 +1187,7 @@ THAW np=thaw|melting snow
 FLOOD np=flooding|high water
 """
 
-# %% ../nbs/07_signworld.ipynb #1348c0bb
+# %% ../nbs/07_signworld.ipynb #bac67a7d
 QUALITIES = """
 degree
 STRONG* rain=heavy|intense wind=strong|brisk haze=dense|severe
@@ -1233,7 +1233,7 @@ WINDY adj=windy|breezy
 DARK adj=dark|gloomy
 """
 
-# %% ../nbs/07_signworld.ipynb #502968e7
+# %% ../nbs/07_signworld.ipynb #c256be69
 HAPPENINGS = """
 modal
 CAN* aux=there can be|there could be av=potentially
@@ -1272,7 +1272,7 @@ POLAR-AIR np=polar air|arctic air
 SAHARA-AIR np=air from the sahara|desert air
 """
 
-# %% ../nbs/07_signworld.ipynb #85a3130b
+# %% ../nbs/07_signworld.ipynb #5b95a119
 OUTCOMES = """
 act
 BRING inf=bring|lead to
@@ -1307,7 +1307,7 @@ TRAFFIC-SERVICE bare=the traffic service
 FIRE-BRIGADE bare=the fire brigade
 """
 
-# %% ../nbs/07_signworld.ipynb #2ed921b8
+# %% ../nbs/07_signworld.ipynb #754a5164
 FIXED = 'fixed\n' + '\n'.join("""IX* REGION* DEGREE* WIND* WEATHER* HOW-LOOK* NOW* UNTIL* ALSO* BUT THEN BLOW MINUS GOOD EVENING-GREETING DEAR WARNING BELOW ABOVE
 MAXIMUM MINIMUM WISH BYE WELCOME METRE KILOMETRE-HOUR SPECIAL NOT IN-BETWEEN REASON DIFFERENT INFLUENCE INFORM OTHER FORECAST YEAR RECORD MOON REST""".split())
 
@@ -1330,7 +1330,7 @@ def read_concepts(table):
 
 ALL_CONCEPTS = tuple(chain.from_iterable(map(read_concepts, (TIMES, HOURS, NUMBERS, REGIONS, PLACES_BY_NAME, ABROAD, SKIES, QUALITIES, HAPPENINGS, OUTCOMES, FIXED))))
 
-# %% ../nbs/07_signworld.ipynb #d14d7b3e
+# %% ../nbs/07_signworld.ipynb #ad43bcdc
 CLAUSES = """
 when 10 : day => day.on
 when 5 : day part => day.on part.at | part.at day.on
@@ -1375,7 +1375,7 @@ what 2 : @fair @wet => @fair and @wet | @fair but also @wet
 what 1 : @wet @fair => @fair after @wet | @wet and afterwards @fair
 """
 
-# %% ../nbs/07_signworld.ipynb #0ad77fb3
+# %% ../nbs/07_signworld.ipynb #94761941
 ADVERBS = """noticeably gradually increasingly predominantly occasionally repeatedly intermittently temporarily partially considerably significantly markedly visibly steadily quickly rapidly suddenly abruptly eventually initially subsequently additionally generally usually typically normally
 mainly chiefly largely mostly primarily regionally nationally nearby inland offshore overhead outdoors throughout surprisingly remarkably unusually exceptionally extraordinarily extremely particularly especially relatively comparatively reasonably fairly moderately
 slightly marginally barely scarcely rarely sporadically periodically regularly continually constantly continuously persistently stubbornly tirelessly endlessly briefly shortly presently finally ultimately definitely certainly surely clearly obviously evidently
@@ -1386,7 +1386,7 @@ humidly damply wetly dryly nightly daily hourly weekly annually historically sta
 consequently therefore thus hence likewise similarly equally correspondingly conversely differently variously diversely mixedly uniformly evenly unevenly patchily irregularly randomly unpredictably erratically changeably variably calmly quietly peacefully
 tranquilly lazily sluggishly leisurely hesitantly cautiously reluctantly tentatively delicately faintly subtly imperceptibly substantially massively enormously tremendously dramatically drastically critically dangerously hazardously treacherously precariously carefully""".split()
 
-# %% ../nbs/07_signworld.ipynb #b41b9567
+# %% ../nbs/07_signworld.ipynb #6112da76
 EVENTS = f"extra 2 : => {' | '.join(ADVERBS)}\n" + """
 chance 5 : @what modal => modal.aux @what
 chance 5 : @what modal => modal.av @what | @what modal.av
@@ -1429,7 +1429,7 @@ tale 9 : @open @link:1 @clause:1 @link:2 @clause:2 => @open @link:1 @clause:1 @l
 tale 1 : @open @link:1 @clause:1 @link:2 @clause:2 @link:3 @clause:3 => @open @link:1 @clause:1 @link:2 @clause:2 @link:3 @clause:3
 """
 
-# %% ../nbs/07_signworld.ipynb #fc4d1708
+# %% ../nbs/07_signworld.ipynb #0a990f97
 TOPICS = """
 cold 5 : number DEGREE => number.c degrees
 cold 1 : MINUS number DEGREE => minus number.c degrees
@@ -1452,7 +1452,7 @@ gusts 2 : @where gale => @where gale.np | with gale.np @where | gale.np can be e
 gusts 2 : gale speed KILOMETRE-HOUR => gale.np of up to speed.c kilometres per hour
 """
 
-# %% ../nbs/07_signworld.ipynb #ced2b917
+# %% ../nbs/07_signworld.ipynb #25baf2a8
 STORIES = """
 wind 2 : @blow => @blow @extra
 wind 4 : @blow @gusts => @blow @gusts | @blow and @gusts
@@ -1480,7 +1480,7 @@ days 3 : day:1 @what:1 day:2 @what:2 day:3 @feel => day.on:1 @what:1 day.on:2 @w
 days 2 : day trend => day.on trend.tr
 """
 
-# %% ../nbs/07_signworld.ipynb #73505416
+# %% ../nbs/07_signworld.ipynb #af1c843f
 FORMULAS = """
 hello 85 : DEAR courtesy GOOD EVENING-GREETING => good evening dear courtesy.bare
 hello 25 : WELCOME courtesy => welcome dear courtesy.bare
@@ -1513,7 +1513,7 @@ sentence 2 : @alarm => @alarm
 sentence 2 : @depth => @depth
 """
 
-# %% ../nbs/07_signworld.ipynb #1f042a9a
+# %% ../nbs/07_signworld.ipynb #42c5e7fd
 class Rule(NamedTuple):
     "One rule: `weight` within its `name`, `signed` tokens, and alternatives of `spoken` tokens."
     name: str
@@ -1533,7 +1533,7 @@ def read_rules(table):
 
 RULES = tuple(chain.from_iterable(map(read_rules, (CLAUSES, EVENTS, TOPICS, STORIES, FORMULAS))))
 
-# %% ../nbs/07_signworld.ipynb #4a5cf5bb
+# %% ../nbs/07_signworld.ipynb #7818fbd9
 SLOPES = {'number': .5, 'month': .2}
 
 def _cumulative(weights):
@@ -1541,7 +1541,7 @@ def _cumulative(weights):
 
 def _zipf(n, slope=1.): return _cumulative(1/np.arange(1, n + 1)**slope)
 
-# %% ../nbs/07_signworld.ipynb #aa066d4a
+# %% ../nbs/07_signworld.ipynb #c5cf2205
 class Slot(NamedTuple):
     "What a token stands for: `kind` 'rule', 'pick', 'sign' or 'word', its `name` (rule, category, gloss or word), `role` and `number`."
     kind: str
@@ -1561,7 +1561,7 @@ def read_token(token, spoken=False):
     if name in _CATEGORIES and (role or not spoken): return Slot('pick', name, role, number)
     return Slot('sign' if body.isupper() else 'word', token)
 
-# %% ../nbs/07_signworld.ipynb #dfd1bc0b
+# %% ../nbs/07_signworld.ipynb #57038dd8
 class Pool(NamedTuple):
     "Concepts that a pick chooses from: gloss `ids` in order of use, `cumulative` probabilities, and `forms` {role: {id: (forms, cumulative)}}."
     ids: tuple
@@ -1575,7 +1575,7 @@ def _pool(slots, ids, category):
     forms = {r: {ids[c.name]: (c.forms[r], _zipf(len(c.forms[r]))) for c in found} for r in roles}
     return Pool(tuple(ids[c.name] for c in found), _zipf(len(found), SLOPES.get(category, 1.)) if found else [], forms)
 
-# %% ../nbs/07_signworld.ipynb #ab673837
+# %% ../nbs/07_signworld.ipynb #db82e825
 class Recipe(NamedTuple):
     """A rule ready to run. `parts`: (kind, name or Pool) in order of first mention; `signed`: a gloss id, or ~part;
     `spoken`: per paraphrase a word, or (part, role); `cumulative` probabilities of the paraphrases."""
@@ -1600,7 +1600,7 @@ def _plan(rule, ids):
     spoken = tuple(tuple(s.name if s.kind == 'word' else (at[s.key], s.role) for s in side) for side in sides[1:])
     return Recipe(rule.weight, tuple(parts), signed, spoken, _zipf(len(spoken)))
 
-# %% ../nbs/07_signworld.ipynb #ff51737e
+# %% ../nbs/07_signworld.ipynb #b732f006
 def _compile(names):
     "{rule name: (plans, cumulative)} for a lexicon, without rules that can never be finished."
     ids = {n: i for i, n in enumerate(names)}
@@ -1611,7 +1611,7 @@ def _compile(names):
     while any(lost(p) for ps in plans.values() for p in ps): plans = {n: [p for p in ps if not lost(p)] for n, ps in plans.items()}
     return {n: (tuple(ps), _cumulative([p.weight for p in ps])) for n, ps in plans.items() if ps}
 
-# %% ../nbs/07_signworld.ipynb #c03ee70c
+# %% ../nbs/07_signworld.ipynb #4e48533d
 def _expected(plans, n):
     "Expected signs of each gloss in a sentence (n,), for picks without the rule against repeats."
     @cache
@@ -1635,7 +1635,7 @@ def _ordered():
 CONCEPTS = _ordered()
 SMALLEST = sum(c.core for c in CONCEPTS)
 
-# %% ../nbs/07_signworld.ipynb #04fbabe8
+# %% ../nbs/07_signworld.ipynb #c58e2ab4
 def concepts(
     n=None # how many, 40 to all; default all
 ):
@@ -1657,7 +1657,7 @@ def grammar(n=None):
     "The rules for the `n` most useful glosses, ready to run: {rule name: (plans, cumulative)}."
     return _compile(gloss_names(n))
 
-# %% ../nbs/07_signworld.ipynb #96018660
+# %% ../nbs/07_signworld.ipynb #87487cb3
 _BLOCK, _WIDTH = 64, 160
 
 class Sentence(NamedTuple):
@@ -1697,7 +1697,7 @@ class _Draw:
             else: words += v[1]
         return signed, words
 
-# %% ../nbs/07_signworld.ipynb #6a2f4ab7
+# %% ../nbs/07_signworld.ipynb #e453c2e7
 def _walk(plans, row, forced=()):
     "(sentence, place in `picks` of each sign or -1, the walk)."
     draw = _Draw(plans, row, forced); signed, words = draw.walk('sentence')
@@ -1718,7 +1718,7 @@ def sentence(seed, index, n_glosses=None):
     "The `Sentence` of an index: a function of its arguments alone."
     return next(sentences(seed, index, 1, n_glosses))
 
-# %% ../nbs/07_signworld.ipynb #76b60fea
+# %% ../nbs/07_signworld.ipynb #85ca66d7
 def _again(seed, index, n_glosses, forced=()): return _walk(grammar(n_glosses), draws(seed, 'sentences', index, n=_WIDTH)[0].tolist(), forced)
 
 def substitutes(seed, index, n_glosses=None):
@@ -1739,7 +1739,7 @@ def one_sign_apart(
     _, places, draw = _again(seed, index, n_glosses)
     return _again(seed, index, n_glosses, [other if k == places[position] else g for k, g in enumerate(draw.picks)])[0]
 
-# %% ../nbs/07_signworld.ipynb #0775dbd5
+# %% ../nbs/07_signworld.ipynb #ef854cb9
 def pairs_apart(
     seed, pairs,   # (i, j) gloss ids, such as the look-alikes of a lexicon
     first, count,  # the sentences to look through
@@ -1754,7 +1754,7 @@ def pairs_apart(
             for other in partners.get(s.gloss[p], ()):
                 if other in able: yield k, p, s, one_sign_apart(seed, k, p, other, n_glosses)
 
-# %% ../nbs/07_signworld.ipynb #78488681
+# %% ../nbs/07_signworld.ipynb #19aeaa6b
 _P = 'PHOENIX-2014T labels (neccam/slt), '
 SENTENCE_TARGETS = (
     Constant('glosses per sentence, mean', 7.786, _P + 'train: 55,247 of 7,096'),
@@ -1783,7 +1783,7 @@ SENTENCE_CONSTANTS = (
     Constant('weights of rules', len(RULES), 'ours: each in its line, set by the targets of PHOENIX-2014T above'),
 )
 
-# %% ../nbs/07_signworld.ipynb #b391d4e0
+# %% ../nbs/07_signworld.ipynb #a95d4806
 def _curve_slope(x, y): return float(np.polyfit(np.log(x), np.log(y), 1)[0])
 
 def _growth(token_lists, at):
@@ -1802,7 +1802,7 @@ def nearest_overlap(texts, others):
     both, size = (m[0] @ m[1].T).toarray(), [np.array([len(x) for x in s]) for s in sets]
     return (both/np.maximum(size[0][:, None] + size[1] - both, 1)).max(1)
 
-# %% ../nbs/07_signworld.ipynb #bbffe3a4
+# %% ../nbs/07_signworld.ipynb #88a56c1a
 def sentence_statistics(train, test):
     "{name: value} of `SENTENCE_TARGETS` for lists of `Sentence`."
     g, w = np.array([len(s.gloss) for s in train]), np.array([len(s.text.split()) for s in train])
@@ -1814,16 +1814,16 @@ def sentence_statistics(train, test):
         use[:10].sum()/use.sum(), top.sum()/use.sum(), _curve_slope(np.arange(1, len(top) + 1), top), len(use), len({x for s in train for x in s.text.split()}), _curve_slope(*growth.T),
         sum(n for n in text.values() if n > 1)/len(train), max(text.values())/len(train), 1 - len(own)/len(test), np.mean([s.text in text for s in test]), (near > .8).mean()))))
 
-# %% ../nbs/07_signworld.ipynb #9711171b
+# %% ../nbs/07_signworld.ipynb #73d7838e
 PHOENIX_RANKS = {1: 38.898, 2: 34.083, 5: 22.861, 10: 15.566, 20: 12.109, 50: 5.249, 100: 2.516, 200: .670, 300: .272, 400: .145, 600: .054, 800: .018, 1000: .018}
 PHOENIX_GLOSSES = (0, 9, 173, 438, 566, 684, 800, 964, 903, 703, 515, 407, 299, 213, 126, 89, 69, 49, 37, 15, 16, 3, 3, 3, 4, 8)
 PHOENIX_WORDS = (0, 1, 7, 26, 172, 141, 192, 271, 318, 404, 760, 492, 500, 504, 472, 387, 380, 351, 277, 226, 237, 177, 150, 135, 107, 77, 68, 71, 52, 32, 28, 20, 16, 7, 7, 8, 6, 4, 1, 2, 10)
 
-# %% ../nbs/07_signworld.ipynb #40d8f963
+# %% ../nbs/07_signworld.ipynb #23a92ca1
 from dataclasses import replace
 import torch
 
-# %% ../nbs/07_signworld.ipynb #a982d313
+# %% ../nbs/07_signworld.ipynb #48ef2ddb
 RENDER = (
     Constant('extent', 2.85, "height of the frame in shoulder widths: PHOENIX-2014T's sample .pose (210 x 260 px; 2.30 wide, 2.85 high)"),
     Constant('centre', .08, "of the frame below the shoulders: the same file"),
@@ -1841,7 +1841,7 @@ RENDER = (
     Constant('studio', 'dark clothes, grey', 'RWTH-PHOENIX-Weather (Forster et al. 2012, database page): dark clothes in front of an artificial grey background with colour transition; the numbers of `in_studio` are ours'),
     Constant('backdrop', .35, 'ours: standard deviation of the grey level of the background between signers; each has its own room'))
 
-# %% ../nbs/07_signworld.ipynb #ce95f6c0
+# %% ../nbs/07_signworld.ipynb #2403851b
 @dataclass(frozen=True)
 class Look:
     "How a recording looks. Colours are (red, green, blue) from 0 to 1."
@@ -1866,7 +1866,7 @@ class Look:
     room: int = 0 # which texture the background has
     key: int = 0 # of the noise
 
-# %% ../nbs/07_signworld.ipynb #0ddc3486
+# %% ../nbs/07_signworld.ipynb #c1f6c04d
 _HAIR_COLOURS = ((.09, .07, .06), (.16, .1, .07), (.3, .19, .1), (.48, .33, .18), (.72, .58, .36), (.6, .59, .58))
 
 def look_of(seed, signer, recording=0):
@@ -1887,14 +1887,14 @@ def look_of(seed, signer, recording=0):
         float(blur), c['grain']*float(s.uniform(.5, 1.5)), c['blocks']*float(s.uniform(.5, 1.5)), (float(moved[0]), float(c['centre'] + moved[1])),
         float(c['extent']*np.exp(moved[2])), int(s.integers(2**31)), int(r.integers(2**31)))
 
-# %% ../nbs/07_signworld.ipynb #c419c7f0
+# %% ../nbs/07_signworld.ipynb #a4420ab7
 def in_studio(look):
     "`look` as a broadcaster records it: dark long sleeves, one grey background, steady exposure and focus."
     dark = tuple(float(.08 + .12*v) for v in look.cloth)
     gain = tuple(float(g**.25) for g in look.gain)
     return replace(look, cloth=dark, vest=dark, bare=0., backdrop=(.55, .56, .6), slope=(0., -.25), texture=.01, room=0, light=(-.15, -.25), gain=gain, blur=look.blur/2)
 
-# %% ../nbs/07_signworld.ipynb #95311bde
+# %% ../nbs/07_signworld.ipynb #ea4a774e
 class Strokes(NamedTuple):
     "P tapered capsules in each of N frames."
     a: torch.Tensor # (N, P, 3) one end: x and y in pixels, z
@@ -1914,7 +1914,7 @@ def _window(s, size):
     w, h = (hi - lo).amax(0).clamp_min(0).tolist()
     return lo[:, 0].clamp_max(size - w), lo[:, 1].clamp_max(size - h), h, w
 
-# %% ../nbs/07_signworld.ipynb #af8e9235
+# %% ../nbs/07_signworld.ipynb #1a8e63c3
 def _paint(s, light, x0, y0, h, w):
     "Lay strokes in windows: planes (C + 1, N, h, w) of ink and depth, both times coverage, and what stays uncovered (N, h, w)."
     n, p = s.ra.shape
@@ -1952,7 +1952,7 @@ def _paint(s, light, x0, y0, h, w):
         free.mul_(along)
     return planes, free
 
-# %% ../nbs/07_signworld.ipynb #b091644b
+# %% ../nbs/07_signworld.ipynb #666f159f
 def _over(frame, painted, x0, y0, size, tint=None):
     "Lay a painted window into frames: planes (4, N, size²) of red, green, blue and depth. `tint` (N, 3) colours a window of one plane."
     planes, free = painted
@@ -1968,7 +1968,7 @@ def _over(frame, painted, x0, y0, size, tint=None):
         new = planes[-1]*shown if c == 3 else planes[c if tint is None else 0]*(shown if tint is None else shown*tint[:, c, None])
         plane.scatter_(1, at, old*stays + new)
 
-# %% ../nbs/07_signworld.ipynb #b23617af
+# %% ../nbs/07_signworld.ipynb #a35eef08
 def _strokes(unit, a, b, ra, rb, edge, ink):
     "`Strokes` from ends (N, P, 3), radii in shoulder widths (P,) or (N, P), outlines (P,) and inks (N, P, C)."
     n, p = a.shape[:2]
@@ -1997,7 +1997,7 @@ def _arm_strokes(x, unit, look):
     z = torch.nan_to_num(joints[:, :2, 2:] + joints[:, 1:, 2:], 0.).clamp(-1, 1)
     return _strokes(unit.repeat(2), joints[:, :2], joints[:, 1:], thick[0], thick[1], [.35, .4], ink*(1 - .12*z))
 
-# %% ../nbs/07_signworld.ipynb #4a9ce547
+# %% ../nbs/07_signworld.ipynb #3642e690
 def _head_strokes(x, face, unit, look):
     "Neck, hair, ears, egg, fringe, eyes, brows, nose, mouth and teeth."
     eyes, mouth, ears = (x[:, 2] + x[:, 5])/2, (x[:, 9] + x[:, 10])/2, (x[:, 7] + x[:, 8])/2
@@ -2032,7 +2032,7 @@ def _head_strokes(x, face, unit, look):
     radii = lambda v: torch.cat([torch.as_tensor(r, dtype=x.dtype, device=x.device).expand(len(x), 1) for r in v], 1)*look['head'][:, None]
     return _strokes(unit, _rows(*a) + near*.75, _rows(*b) + near*.75, radii(ra), radii(rb), edge, _rows(*ink))
 
-# %% ../nbs/07_signworld.ipynb #21d7dca7
+# %% ../nbs/07_signworld.ipynb #bf41a293
 _BONE_FROM = (0, 1, 2, 3, *(0 if j == 0 else f*4 + j for f in range(1, 5) for j in range(4)))
 _BONE_RADII = (1.6, 1.25, 1.1, .95, *(1.55, 1.05, .95, .85)*4) # radius at the far end of each bone, over that of a finger
 
@@ -2056,7 +2056,7 @@ def _hand_strokes(x, unit, look):
     toward = x.new_tensor([0, 0, -.06])
     return _strokes(unit.repeat(2), pick3(a) + toward, pick3(b) + toward, pick(r*near), pick(r*far), pick((.62 - .42*palm).expand(len(z), -1)), pick(ink)[..., None])
 
-# %% ../nbs/07_signworld.ipynb #801d1b27
+# %% ../nbs/07_signworld.ipynb #2522923c
 def _backdrop(look, size):
     "Background of a recording, float32 (3, size, size)."
     rng = rng_of(look.room, 'backdrop')
@@ -2087,7 +2087,7 @@ def _blurred(planes, weights):
         for k in range(1, far + 1): planes += (wide.narrow(axis, far - k, n) + wide.narrow(axis, far + k, n)).mul_(weights[:, k, None, None])
     return planes
 
-# %% ../nbs/07_signworld.ipynb #8f6762d1
+# %% ../nbs/07_signworld.ipynb #f1ea2577
 def _hash_noise(key, n):
     "Uniform numbers in [-1, 1) for an `n` × `n` grid per int32 key (N,): (N, n, n) float32."
     g = torch.arange(n, dtype=torch.int32, device=key.device)
@@ -2096,7 +2096,7 @@ def _hash_noise(key, n):
     h = h.mul_(0x297A2D39); h ^= (h >> 16) & 0xFFFF
     return (h.mul_(0x85EBCA6B - 2**32) >> 8).to(torch.float32).mul_(2.**-23)
 
-# %% ../nbs/07_signworld.ipynb #9af50816
+# %% ../nbs/07_signworld.ipynb #2ec8c907
 def _look_table(looks, size, device):
     "Tensors (number of looks, ...) of the fields of `Look`, their backgrounds and blur kernels."
     table = {f.name: torch.tensor(np.array([getattr(l, f.name) for l in looks], np.float64).astype(np.float32), device=device) for f in fields(Look) if f.name not in ('room', 'key')}
@@ -2104,7 +2104,7 @@ def _look_table(looks, size, device):
     kernels = np.stack([_blur_kernel(l.blur*size, width) for l in looks])
     return table | {'room': torch.tensor(np.stack([_backdrop(l, size) for l in looks]), device=device), 'kernel': torch.tensor(kernels, device=device)}
 
-# %% ../nbs/07_signworld.ipynb #3eb09195
+# %% ../nbs/07_signworld.ipynb #69cd91d0
 def _develop(frame, look, key, size):
     "Frames of light (3, N, size²) to bytes (N, size, size, 3): exposure, lens, noise, rounding."
     n = frame.shape[1]
@@ -2116,7 +2116,7 @@ def _develop(frame, look, key, size):
     grain += coarse.repeat_interleave(block, 1)[:, :size].repeat_interleave(block, 2)[..., :size]
     return (light + grain).add_(.5).clamp_(0, 255).to(torch.uint8).permute(1, 2, 3, 0)
 
-# %% ../nbs/07_signworld.ipynb #8249b357
+# %% ../nbs/07_signworld.ipynb #26b0f6b4
 def _draw_frames(x, face, look, key, size):
     "Frames (N, size, size, 3) of poses (N, 75, 3): room, torso, head, arms, hands, lens."
     n, unit = len(x), size/look['extent']
@@ -2132,7 +2132,7 @@ def _draw_frames(x, face, look, key, size):
         for i in range(0, hands*n, n): _over(frame, (planes[:, i:i+n], free[i:i+n]), x0[i:i+n], y0[i:i+n], size, tint)
     return _develop(frame[:3], look, key, size)
 
-# %% ../nbs/07_signworld.ipynb #b58b63a7
+# %% ../nbs/07_signworld.ipynb #28701212
 def _frame_keys(looks, clip, first):
     "int32 (T,): a key for each frame from its recording's key and its number within the recording."
     start = np.r_[0, np.flatnonzero(np.diff(clip)) + 1] if len(clip) else np.zeros(0, int)
@@ -2175,7 +2175,7 @@ def render(
         out[at] = _draw_frames(x, f, {name: v[c] for name, v in table.items()}, k, size)
     return out
 
-# %% ../nbs/07_signworld.ipynb #df10fde9
+# %% ../nbs/07_signworld.ipynb #b3cb8725
 import math
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -2185,13 +2185,13 @@ from .corpora import Card, ContinuousCorpus, IsolatedCorpus, Lazy
 from .phonology import code_distance
 from .pose import select
 
-# %% ../nbs/07_signworld.ipynb #83d38138
+# %% ../nbs/07_signworld.ipynb #542b7489
 def make_world(seed=0, size='smoke'):
     "The `World` of a seed and size, its first glosses named by the concepts of the sentences."
     size = size if isinstance(size, Size) else SIZES[check_name(size, SIZES, 'scale', 'signworld')]
     return World(seed, size, gloss_names(size.concepts), gloss_categories(size.concepts))
 
-# %% ../nbs/07_signworld.ipynb #7d71fc30
+# %% ../nbs/07_signworld.ipynb #db0d6f1a
 SENTENCE_SIGNERS = Constant('shares of signers', (.262, .230, .149, .120, .108, .082, .033, .012, .005), 'PHOENIX-2014T train: 7,096 sentences')
 
 def sentence_signers(world, index):
@@ -2204,7 +2204,7 @@ def sentence_splits(world):
     "Split names (N,) of a world's sentences by number."
     return np.repeat(['train', 'dev', 'test'], world.size.sentences)
 
-# %% ../nbs/07_signworld.ipynb #0e61f268
+# %% ../nbs/07_signworld.ipynb #1630fbb8
 class Blocks(Sequence):
     "A sequence of `n` items made in blocks: `make(indices)` -> list; the last few blocks are remembered."
     def __init__(self, n, make, size=64, keep=4): self.n, self.make, self.size, self.keep, self.held = n, make, size, keep, {}
@@ -2219,7 +2219,7 @@ class Blocks(Sequence):
             self.held[b] = self.make(np.arange(b*self.size, min((b + 1)*self.size, self.n)))
         return self.held[b][k]
 
-# %% ../nbs/07_signworld.ipynb #40f85e6d
+# %% ../nbs/07_signworld.ipynb #8e21ee93
 def clip_motions(world, clean=False):
     "The isolated clips of a world as a sequence of `Motion`, made on demand."
     def make(i):
@@ -2232,7 +2232,7 @@ def sentence_motions(world, clean=False, n=None):
     def make(i): return sentence_motion(world, list(sentences(world.seed, int(i[0]), len(i), world.size.concepts)), sentence_signers(world, i), i, clean)
     return Blocks(sum(world.size.sentences) if n is None else n, make)
 
-# %% ../nbs/07_signworld.ipynb #97158918
+# %% ../nbs/07_signworld.ipynb #708e7313
 def stream(world, first=0, count=None, clean=False, batch=64):
     "Yield (`Sentence`, signer id, `Motion`) of sentences `first`, `first + 1`, ... (`count` of them, or without end), a batch in memory at a time."
     last = math.inf if count is None else first + count
@@ -2240,7 +2240,7 @@ def stream(world, first=0, count=None, clean=False, batch=64):
         i = np.arange(first, int(min(first + batch, last))); said, who = list(sentences(world.seed, first, len(i), world.size.concepts)), sentence_signers(world, i)
         yield from zip(said, who.tolist(), sentence_motion(world, said, who, i, clean)); first += len(i)
 
-# %% ../nbs/07_signworld.ipynb #3c4d0aa4
+# %% ../nbs/07_signworld.ipynb #19d730f1
 def _isolated(world, joints):
     gloss, signer, split = isolated_labels(world, np.arange(world.size.clips))
     frame = pd.DataFrame(dict(name=[f'clip{i:06d}' for i in range(len(gloss))], gloss=np.array(world.names)[gloss], signer=[f'S{s + 1:02d}' for s in signer], split=split))
@@ -2257,7 +2257,7 @@ def _poses(motions, joints):
     "The poses of motions, as 75 landmarks or selected for another joint set."
     return Lazy(range(len(motions)), (lambda i: motions[i].pose) if joints == 'mediapipe75' else lambda i: select(motions[i].pose, 'mediapipe75', joints))
 
-# %% ../nbs/07_signworld.ipynb #b2d5ea30
+# %% ../nbs/07_signworld.ipynb #dc66e152
 def world_fingerprint(world):
     "Short SHA-256 of what makes a world: seed, size, lexicon statistics and the code of this module."
     h = hashlib.sha256(repr((world.seed, world.size, world.names)).encode())
@@ -2277,7 +2277,7 @@ def signworld(
     world = make_world(seed, scale); joint_set(joints)
     return _isolated(world, joints), _continuous(world, joints)
 
-# %% ../nbs/07_signworld.ipynb #26df8657
+# %% ../nbs/07_signworld.ipynb #e6025237
 class Frames(Sequence):
     "Frames of videos in one memory-mapped array: item i is (T_i, size, size, 3) uint8."
     def __init__(self, array, bounds): self.array, self.bounds = array, np.asarray(bounds)
@@ -2290,7 +2290,7 @@ def _body_motion(world, i):
     x, face, at = perform(world, plan_sentences(world, [s.gloss for s in said], who, i), True, np.tile([1., 0, 0], (len(i), 1)))
     return x, face, at, who
 
-# %% ../nbs/07_signworld.ipynb #27efcb32
+# %% ../nbs/07_signworld.ipynb #e27ca34d
 def draw_sentences(
     world, first, count,
     size=32, # pixels
@@ -2308,7 +2308,7 @@ def at_home(look):
     "`look` as it is: each signer's own room, clothes and camera."
     return look
 
-# %% ../nbs/07_signworld.ipynb #7366be25
+# %% ../nbs/07_signworld.ipynb #38829bb1
 def rendered(world, size=32, every=2, dress=in_studio, device='cpu', n=None, folder=None):
     "`Frames` of the first `n` sentences of a world (default all), drawn once into `folder` (`outputs/cache/signworld`) and found there by fingerprint."
     n = sum(world.size.sentences) if n is None else n
@@ -2327,7 +2327,7 @@ def _lengths(world, first, count):
     i = np.arange(first, first + count); said = list(sentences(world.seed, first, count, world.size.concepts))
     return plan_sentences(world, [s.gloss for s in said], sentence_signers(world, i), i).frames.tolist()
 
-# %% ../nbs/07_signworld.ipynb #34a6731d
+# %% ../nbs/07_signworld.ipynb #ba3c5196
 def feature_stream(
     world, index,  # number of a sentence
     motion,        # its `Motion`
@@ -2341,7 +2341,7 @@ def feature_stream(
     for k, (g, a, n) in enumerate(motion.segments.tolist()): out[a:a + n] = normals(world.seed, 'feature gloss', g, n=dim)[0] + sigma*own[k]
     return out + (.1*sigma*normals(world.seed, 'feature frame', index, np.arange(len(out)), n=dim)).astype(np.float32)
 
-# %% ../nbs/07_signworld.ipynb #3d333847
+# %% ../nbs/07_signworld.ipynb #8499e054
 def phonological_distance(world):
     "(G, G) share of the applicable features in which two glosses differ, `signbook.phonology.code_distance`."
     return code_distance(world.lexicon.codes, world.lexicon.codes)
@@ -2351,7 +2351,7 @@ def look_alike_sentences(world, first, count):
     top = world.size.concepts
     return pairs_apart(world.seed, [(i, j) for i, j, _ in world.lexicon.look_alikes if i < top and j < top], first, count, top)
 
-# %% ../nbs/07_signworld.ipynb #7772c4c5
+# %% ../nbs/07_signworld.ipynb #826c3b9b
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -2366,7 +2366,7 @@ from .corpora import load_corpus
 from .metrics import bleu
 from .pose import interpolate, normalise_shoulders, resample, tracked_span
 
-# %% ../nbs/07_signworld.ipynb #03b83013
+# %% ../nbs/07_signworld.ipynb #6afca37c
 MOTION_TARGETS = (
     Constant('segment: mean, frames', 12.75, 'PHOENIX-2014T alignments without silence'),
     Constant('segment: median, frames', 11, 'PHOENIX-2014T alignments without silence'),
@@ -2392,7 +2392,7 @@ BASELINE_TARGETS = (
     Constant('top-1 of SL-GCN without phonology, %', 67.7, 'Sem-Lex, section 5.3'),
 )
 
-# %% ../nbs/07_signworld.ipynb #b9c5b245
+# %% ../nbs/07_signworld.ipynb #ffab3a26
 def _marginals(stats): return {b: t.sum(0)/t.sum() for b, (_, t) in _tables(stats).items()}
 
 def _pair_share(codes, names):
@@ -2409,7 +2409,7 @@ def lexicon_measures(world):
             'largest difference of a value\'s share': (0, max(np.abs(a[k] - b[k]).max() for k in a)), 'normalised mutual information of two features, mean': (x[both].mean(), y[both].mean()),
             'correlation of that information over pairs of features': (1, np.corrcoef(x[both], y[both])[0, 1])}
 
-# %% ../nbs/07_signworld.ipynb #3390377e
+# %% ../nbs/07_signworld.ipynb #cf039c91
 def _hand_seen(motions):
     "(F, 2) bool of all frames: left and right hand seen."
     return np.isfinite(np.concatenate([m.pose[:, [33, 54], 0] for m in motions]))
@@ -2439,7 +2439,7 @@ def arms_of(name):
     at = joint_set(name).at
     return tuple(tuple(at[f'{side}_{j}'] for side in ('left', 'right')) for j in ('wrist', 'shoulder'))
 
-# %% ../nbs/07_signworld.ipynb #dc76e839
+# %% ../nbs/07_signworld.ipynb #a9d2cf2a
 def motion_measures(world, n=1000):
     "{quantity of `MOTION_TARGETS` or constant of time: measured} from the first `n` sentences and clips."
     said, clips = sentence_motions(world)[:n], clip_motions(world)[:n]
@@ -2461,7 +2461,7 @@ def _run_lengths(motions):
         for seen in np.isfinite(m.pose[:, [33, 54], 0]).T: at = np.flatnonzero(seen); out.append(np.diff(at)[np.diff(at) > 1] - 1)
     return np.concatenate(out)
 
-# %% ../nbs/07_signworld.ipynb #8ee73cbe
+# %% ../nbs/07_signworld.ipynb #87991349
 def signer_measures(world):
     "{quantity of `SIGNER_TARGETS` or constant of signers: measured}."
     s, P = world.signers, world.size.signers; who = isolated_labels(world, np.arange(world.size.clips))[1]; clips = np.bincount(who, minlength=P)
@@ -2481,7 +2481,7 @@ def look_measures(world, n=400):
     looks = [look_of(world.seed, i) for i in range(n)]; gain = np.log([np.mean(l.gain) for l in looks])
     return {'bare forearms': np.mean([l.bare for l in looks]), 'gain spread': gain.std(), 'head spread': np.std([l.head for l in looks]), 'blur': np.mean([l.blur for l in looks]), 'grain': np.mean([l.grain for l in looks]), 'blocks': np.mean([l.blocks for l in looks]), 'backdrop': np.std([np.mean(l.backdrop) for l in looks])}
 
-# %% ../nbs/07_signworld.ipynb #ab564824
+# %% ../nbs/07_signworld.ipynb #12b346d8
 CONSTANT_TABLES = WORLD_TABLES | {'sentences': SENTENCE_CONSTANTS + (SENTENCE_SIGNERS,), 'rendering': RENDER}
 
 def _said(world):
@@ -2500,7 +2500,7 @@ def calibration(world, n=1000):
     rows += [('constant', part, t.name, t.value, measured.get(part, {}).get(t.name, 'as set'), t.source) for part, table in CONSTANT_TABLES.items() for t in table]
     return pd.DataFrame(rows, columns=['kind', 'part', 'quantity', 'source value', f'SignWorld {world.size.name}, seed {world.seed}', 'source'])
 
-# %% ../nbs/07_signworld.ipynb #e29bc336
+# %% ../nbs/07_signworld.ipynb #b01f1a8d
 def designed_clips(world, signs=30, signers=10, times=9):
     "(motions, gloss ids, signer ids): each sign by each of the first right-handed signers, several times."
     right = np.flatnonzero(~world.signers.left[:world.size.signers])[:signers]
@@ -2529,7 +2529,7 @@ def ks_distance(a, b):
     "Largest difference of two cumulative distributions; unseen values are left out."
     return float(ks_2samp(*(np.asarray(x, float)[np.isfinite(x)] for x in (a, b))).statistic)
 
-# %% ../nbs/07_signworld.ipynb #04fd217a
+# %% ../nbs/07_signworld.ipynb #2fc04c24
 def linear_baseline(x, y, held_out, dims=120):
     "Top-1 on the rows `held_out` (N,) bool of x (N, D) for labels y: principal components and logistic regression learnt on the others."
     x, y, train = np.asarray(x, np.float64), np.asarray(y), ~np.asarray(held_out, bool)
@@ -2537,7 +2537,7 @@ def linear_baseline(x, y, held_out, dims=120):
     model = make_pipeline(PCA(min(dims, x.shape[1], train.sum() - 1), svd_solver='covariance_eigh'), StandardScaler(), LogisticRegression(C=.1, max_iter=300))
     return float(model.fit(x[train], y[train]).score(x[~train], y[~train]))
 
-# %% ../nbs/07_signworld.ipynb #8221e1aa
+# %% ../nbs/07_signworld.ipynb #2e0b00c8
 _ARMS = ('shoulder', 'elbow', 'wrist')
 
 def arm_features(clips, name, n=32):
@@ -2561,7 +2561,7 @@ def leave_one_out(x, y, signer, only=None):
     "Top-1 (signers,) with each signer (or each of `only`) held out."
     return np.array([linear_baseline(x, y, signer == s) for s in (np.unique(signer) if only is None else only)])
 
-# %% ../nbs/07_signworld.ipynb #ac3d79f4
+# %% ../nbs/07_signworld.ipynb #ee5694b7
 class GlossToText(nn.Module):
     "Encoder-decoder transformer from gloss ids + 1 (B, S) to word ids (B, T); 0 pads both, 1 begins and 2 ends a text."
     def __init__(self, n_gloss, n_words, dim=128):
@@ -2587,7 +2587,7 @@ class GlossToText(nn.Module):
         while y.shape[1] <= longest and not (y == 2).any(1).all(): y = torch.cat([y, self.decode(memory, x, y)[:, -1:].argmax(-1)], 1)
         return y[:, 1:]
 
-# %% ../nbs/07_signworld.ipynb #c5195bf6
+# %% ../nbs/07_signworld.ipynb #53bd1c32
 def _padded(rows): return nn.utils.rnn.pad_sequence([torch.tensor(r) for r in rows], batch_first=True)
 
 def _batches(lengths, size, generator):
@@ -2616,7 +2616,7 @@ def gloss_to_text(train, test, n_gloss, epochs, seed=0, blind=False):
     rows = [r for i in range(0, len(test), 128) for r in model.say(_padded(signs(test[i:i + 128]))).tolist()]
     return [' '.join(words[j] for j in r[:r.index(2) if 2 in r else None]) for r in rows]
 
-# %% ../nbs/07_signworld.ipynb #7322cb19
+# %% ../nbs/07_signworld.ipynb #90f25cab
 def without_video(train, test, seed=0):
     "{name: texts for `test`} of decoders that see nothing; the last knows how many signs there are."
     rng, texts = np.random.default_rng(seed), [s.text for s in train]; by = {}
@@ -2631,7 +2631,7 @@ def text_scores(texts, train, test):
     seen = {s.text for s in train}; rows = {'all': range(len(test)), 'new': [i for i, s in enumerate(test) if s.text not in seen]}
     return {k: (bleu([texts[i] for i in r], [test[i].text for i in r])['bleu4'], len(r)) for k, r in rows.items()}
 
-# %% ../nbs/07_signworld.ipynb #e31a1bce
+# %% ../nbs/07_signworld.ipynb #c23ba923
 EPOCHS = {'smoke': 3, 'cpu': 25, 'gpu': 15, 'paper': 15}
 
 def _records(*rows): return [dict(zip(('measure', 'corpus', 'subset', 'seed', 'value', 'n'), r)) for r in rows]
@@ -2658,7 +2658,7 @@ def text_sanity(size, seed, blind=False):
     found = {'blind transformer' if blind else 'gloss to text': gloss_to_text(train, test, world.size.concepts, epochs, seed, blind)} | (without_video(train, test, seed) if blind else {})
     return _records(*((name, f'SignWorld {size}', subset, seed, value, n) for name, texts in found.items() for subset, (value, n) in text_scores(texts, train, test).items()))
 
-# %% ../nbs/07_signworld.ipynb #d4b5bb52
+# %% ../nbs/07_signworld.ipynb #bd1e456b
 _SANITY = {'linear': linear_sanity, 'isl30': isl30_sanity, 'text': text_sanity}
 
 def _sanity_unit(unit):
@@ -2683,7 +2683,7 @@ def measure_sanity(
     save_json(path, out)
     return out
 
-# %% ../nbs/07_signworld.ipynb #03762d2e
+# %% ../nbs/07_signworld.ipynb #65b80d70
 def sanity_record(path=None):
     "The stored result of `measure_sanity`, that of the package by default."
     return load_json(path or packaged('worlds')/'sanity.json')
