@@ -43,12 +43,12 @@ def check_scale(scale):
     "`scale` if it is one of `SCALES`."
     return check_name(scale, SCALES, 'scale')
 
-# %% ../nbs/00_core.ipynb #99a784e1
+# %% ../nbs/00_core.ipynb #07562714
 def home():
-    "The folder that holds `data/` and `outputs/`: `$SIGNBOOK_HOME`, the enclosing clone, or the current folder."
+    "The folder that holds `data/` and `outputs/`: `$SIGNBOOK_HOME`, the enclosing clone, the clone that signbook was installed from, or the current folder."
     if env := os.environ.get('SIGNBOOK_HOME'): return Path(env).resolve()
     here = Path.cwd()
-    return next((p for p in [here, *here.parents] if (p/'settings.ini').exists() and (p/'nbs').is_dir()), here)
+    return next((p for p in [here, *here.parents, Path(__file__).resolve().parent.parent] if (p/'settings.ini').exists() and (p/'nbs').is_dir()), here)
 
 def data_dir():
     "Where corpora are kept: `$SIGNBOOK_DATA` or `data/`."
