@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['true_rank', 'topk_accuracy', 'mean_reciprocal_rank', 'bleu', 'lcs_length', 'rouge_l_each', 'rouge_l', 'chrf',
            'edit_costs', 'edit_counts', 'wer', 'clean_phoenix_2014_trans', 'clean_phoenix_2014', 'retrieval_metrics',
-           'bootstrap_interval', 'bleu_counts', 'bleu_interval', 'paired_test', 'paired_bleu_test']
+           'bootstrap_interval', 'bleu_counts', 'bleu_interval', 'paired_test', 'seed_test', 'paired_bleu_test']
 
 # %% ../nbs/02_metrics.ipynb #0e49b663
 import re
@@ -395,39 +395,61 @@ def bleu_interval(
     if len(counts) == 1: return (score(counts),)*2
     return _bootstrap('bleu_interval', np.arange(len(counts)), lambda i: score(counts[i]), level, resamples, seed)[1]
 
-# %% ../nbs/02_metrics.ipynb #87148c2a
-def _paired_bootstrap(d, level, resamples, seed):
-    "Percentile interval of the mean of `d`, and the two-sided p of a mean as far from zero when there is no effect."
+# %% ../nbs/02_metrics.ipynb #fb0c566a
+def _paired_bootstrap(d, bound, level, resamples, seed):
+    "Percentile interval of the mean of `d`, and the two-sided p of a mean as far from `bound` when that is the truth."
     draws, (low, high) = _bootstrap('paired_test', d, np.mean, level, resamples, seed)
-    p = (1 + np.sum(np.abs(draws - d.mean()) >= abs(d.mean())))/(resamples + 1)
+    p = (1 + np.sum(np.abs(draws - d.mean()) >= abs(d.mean() - bound)))/(resamples + 1)
     return low, high, float(p)
 
-def _paired_t(a, b, level):
-    "Interval and two-sided p of the mean difference by the paired t-test."
-    res = stats.ttest_rel(a, b); ci = res.confidence_interval(level)
-    return float(ci.low), float(ci.high), float(res.pvalue)
+def _paired_t(a, b, bound, level):
+    "Interval of the mean difference by the paired t-test, and two-sided p of its distance from `bound`."
+    ci = stats.ttest_rel(a, b).confidence_interval(level)
+    return float(ci.low), float(ci.high), float(stats.ttest_rel(a - bound, b).pvalue)
 
-# %% ../nbs/02_metrics.ipynb #da2a0b17
+def _margin(where, margin):
+    "`margin` as a dict to add to a test; empty for none."
+    if margin is None: return {}
+    if not np.isfinite(margin) or margin <= 0: raise InputError(where, 'margin', 'a number above 0', margin)
+    return dict(margin=float(margin))
+
+# %% ../nbs/02_metrics.ipynb #77d6d8c2
 def paired_test(
     ours,     # (n,) one number per seed or item
     baseline, # (n,) of the same seeds or items, in the same order
     method='t', # 't': over seeds, or 'bootstrap': over items
-    level=.95, resamples=2000, seed=0 # the last two for 'bootstrap'
+    level=.95, resamples=2000, seed=0, # the last two for 'bootstrap'
+    margin=None # for "preserved": p is that of the nearer of ± this difference instead of zero
 ):
-    """'effect' = mean of ours - baseline, its 'low' and 'high', two-sided 'p', and 'n'.
-    One pair gives None for low, high and p. Equal differences have no spread: low = high = effect, and p is 1 for no effect, else 0 ('t') or 1/(resamples+1)."""
+    """'effect' = mean of ours - baseline, its 'low' and 'high', two-sided 'p', and 'n' (and the 'margin' if given).
+    One pair gives None for low, high and p. Equal differences have no spread: low = high = effect, and p is 1 for no distance from zero (or the margin), else 0 ('t') or 1/(resamples+1)."""
     where = 'paired_test'; check_name(method, ('t', 'bootstrap'), 'method', where)
     a, b = (_array(where, f, x, 1) for f, x in (('ours', ours), ('baseline', baseline)))
     if len(a) != len(b): raise InputError(where, 'ours', f'{len(b)} numbers as in baseline', len(a))
     if not np.isfinite([a, b]).all(): raise InputError(where, 'ours and baseline', 'finite numbers', 'an infinity')
     _level(where, level); _count(where, 'resamples', resamples); _count(where, 'seed', seed, 0)
-    d = a - b; effect = float(d.mean())
-    res = dict(effect=effect, low=None, high=None, p=None, n=len(d))
+    d = a - b; effect = float(d.mean()); bound = np.copysign(margin, effect) if (extra := _margin(where, margin)) else 0.
+    res = dict(effect=effect, low=None, high=None, p=None, n=len(d), **extra)
     if len(d) == 1: return res
     if np.ptp(d) <= 1e-12*max(np.abs(a).max(), np.abs(b).max()):
-        low = high = effect; p = 1. if np.abs(d).max() <= 1e-12*np.abs(a).max() else 0. if method == 't' else 1/(resamples + 1)
-    else: low, high, p = _paired_t(a, b, level) if method == 't' else _paired_bootstrap(d, level, resamples, seed)
+        low = high = effect; p = 1. if np.abs(d - bound).max() <= 1e-12*np.abs(a).max() else 0. if method == 't' else 1/(resamples + 1)
+    else: low, high, p = _paired_t(a, b, bound, level) if method == 't' else _paired_bootstrap(d, bound, level, resamples, seed)
     return {**res, 'low': low, 'high': high, 'p': p}
+
+# %% ../nbs/02_metrics.ipynb #8238ece0
+def seed_test(
+    ours,     # one number a seed; None where that seed failed
+    baseline, # the same seeds in the same order
+    level=.95, margin=None
+):
+    """`paired_test` over seeds, with the number of pairs 'dropped' because a seed failed on either side.
+
+    'n' counts the pairs that are left; with none, 'effect' is None too."""
+    where = 'seed_test'; a, b = list(ours), list(baseline)
+    if len(a) != len(b): raise InputError(where, 'ours', f'{len(b)} seeds as in baseline', len(a))
+    pairs = [p for p in zip(a, b) if None not in p]
+    res = paired_test(*zip(*pairs), level=level, margin=margin) if pairs else dict(effect=None, low=None, high=None, p=None, n=0, **_margin(where, margin))
+    return {**res, 'dropped': len(a) - len(pairs)}
 
 # %% ../nbs/02_metrics.ipynb #c029113b
 def _sacrebleu_p(metric, hyps, base, refs, resamples):

@@ -5,32 +5,43 @@
 # %% auto #0
 __all__ = ['ORDER', 'check_readable', 'Entry', 'gather', 'paper_keys', 'scale_rank', 'judged', 'results_of', 'placed',
            'overview_figure', 'save_overview', 'overview_alt', 'table', 'printed_table', 'cell_frame', 'cell_tables',
-           'effect_text', 'printed_text', 'claim_table', 'unmeasured_claims', 'missing_table', 'figures_of',
-           'overview_sources', 'command_of', 'provenance_of', 'glance', 'tally', 'notebook_part', 'paper_part',
-           'render', 'report']
+           'failed_table', 'count_failed', 'effect_text', 'printed_text', 'claim_table', 'unmeasured_claims',
+           'missing_table', 'figures_of', 'overview_sources', 'command_of', 'provenance_of', 'cost_table', 'glance',
+           'tally', 'notebook_part', 'paper_part', 'render', 'report']
 
-# %% ../nbs/91_report.ipynb #bd9920cd
+# %% ../nbs/91_report.ipynb #e7ebb7f9
 import base64, shlex, textwrap
 from itertools import groupby
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 # %% ../nbs/91_report.ipynb #d02b6783
 import jinja2
 import pandas as pd
 
-# %% ../nbs/91_report.ipynb #da00b6ed
+# %% ../nbs/91_report.ipynb #3719fcd1
 import signbook
 from .core import PALETTE, SCALES, InputError, atomic_path, check_name, outputs_dir, packaged, short_path, use_style
-from .evidence import EVIDENCE, MARKS, VERDICTS, decimals, load_result, marked, number, origin, paper_ours, papers, reference
+from .evidence import EVIDENCE, MARKS, VERDICTS, decimals, failed, load_result, marked, number, origin, p_text, paper_ours, papers, reference
 from .run import table_notebooks
 
-# %% ../nbs/91_report.ipynb #b2f64b3d
+# %% ../nbs/91_report.ipynb #fbcb5a39
 _NUMBERS = {'rows': ('value', 'low', 'high', 'n'), 'claims': ('printed', 'effect', 'low', 'high', 'p', 'n')}
 _TEXTS = {'rows': ('paper', 'table', 'row', 'column', 'corpus', 'scale', 'unit'), 'claims': ('id', 'text', 'paper', 'kind', 'corpus', 'unit', 'note'),
           'not_run': ('paper', 'table', 'part', 'needs', 'command'), 'figures': ('id', 'title', 'alt', 'file')}
 
+_OPTIONAL = {'rows': (('error',), ()), 'claims': (('uncorrected',), ('p_holm', 'margin'))}
+_UNIT = (('row', 'device'), ('wall', 'cpu', 'peak_mib', 'samples_per_s'))
+
 def _is_number(x): return x is None or isinstance(x, (int, float)) and not isinstance(x, bool)
+
+def _check_there(x, where, field, texts, numbers):
+    "Fields that may be absent."
+    for k in texts:
+        if not isinstance(x.get(k, ''), str): raise InputError(where, f'{field}.{k}', 'a text', repr(x[k]))
+    for k in numbers:
+        if not _is_number(x.get(k)): raise InputError(where, f'{field}.{k}', 'a number or null', repr(x[k]))
 
 def _check_items(r, where, kind):
     for i, x in enumerate(r[kind]):
@@ -38,10 +49,11 @@ def _check_items(r, where, kind):
             if not _is_number(x[k]): raise InputError(where, f'$.{kind}[{i}].{k}', 'a number or null', repr(x[k]))
         for k in _TEXTS[kind]:
             if not isinstance(x[k], str): raise InputError(where, f'$.{kind}[{i}].{k}', 'a text', repr(x[k]))
+        _check_there(x, where, f'$.{kind}[{i}]', *_OPTIONAL.get(kind, ((), ())))
         if 'paper' in x: check_name(x['paper'], papers(), 'paper', f'{where}: $.{kind}[{i}].paper')
         if 'file' in x and (Path(x['file']).name != x['file'] or not x['file'].endswith('.svg')): raise InputError(where, f'$.figures[{i}].file', 'the name of an .svg file beside the result', repr(x['file']))
 
-# %% ../nbs/91_report.ipynb #63a57315
+# %% ../nbs/91_report.ipynb #8d63944e
 def check_readable(r, where='result'):
     "`r` (a checked result) if the report can print it, otherwise `InputError` by field."
     for k in ('notebook', 'title'):
@@ -54,10 +66,14 @@ def check_readable(r, where='result'):
     check_name(r['provenance']['parameters'].get('scale', 'smoke'), SCALES, 'scale', f'{where}: $.provenance.parameters.scale')
     for k in ('seconds', 'peak_memory_mib'):
         if not _is_number(r['provenance'][k]): raise InputError(where, f'$.provenance.{k}', 'a number or null', repr(r['provenance'][k]))
+    if not isinstance(units := r['provenance'].get('units', []), list): raise InputError(where, '$.provenance.units', 'a list', repr(units))
+    for i, u in enumerate(units):
+        if not isinstance(u, dict): raise InputError(where, f'$.provenance.units[{i}]', 'an object', repr(u))
+        _check_there(u, where, f'$.provenance.units[{i}]', *_UNIT)
     for kind in _TEXTS: _check_items(r, where, kind)
     return r
 
-# %% ../nbs/91_report.ipynb #8bd73753
+# %% ../nbs/91_report.ipynb #0c346a5b
 class Entry(NamedTuple):
     "A table notebook with its newest `result` and its committed `reference` (either may be None) and the folders of their figures."
     notebook: str
@@ -66,16 +82,17 @@ class Entry(NamedTuple):
     folder: Path
     shipped: Path
 
+def _experiment(path): return path.stem.rpartition('.')[0] if path.stem.rpartition('.')[2] in SCALES else path.stem
+
 def gather(folder='', shipped=''):
-    """`Entry` of each notebook that has a result in `folder` (`outputs/results`) or `shipped` (the committed reference results).
+    """`Entry` of each notebook (on another corpus than its usual one: 'notebook.corpus') that has a result in `folder` (`outputs/results`) or `shipped` (the committed reference results).
 
     Raises `InputError` naming file and field for a malformed result file."""
     if folder and not Path(folder).is_dir(): raise InputError(short_path(folder), 'folder', 'a folder of result files', 'no such folder')
     folder, shipped = Path(folder or outputs_dir()/'results'), Path(shipped or packaged('reference'))
     files = sorted(folder.glob('*.json'), key=lambda f: (f.stat().st_mtime, f.name))
-    newest = {r['notebook']: r for r in (check_readable(load_result(f), f.name) for f in files)}
-    known = {f.name.partition('.')[0] for f in shipped.glob('*.json')}
-    there = {n: check_readable(r, f'reference of {n}') for n in known if (r := reference(n, shipped))}
+    newest = {_experiment(f): check_readable(load_result(f), f.name) for f in files}
+    there = {n: check_readable(r, f'reference of {n}') for n in {_experiment(f) for f in shipped.glob('*.json')} if (r := reference(n, shipped))}
     return [Entry(n, newest.get(n), there.get(n), folder, shipped) for n in sorted({*newest, *there})]
 
 # %% ../nbs/91_report.ipynb #71bacb83
@@ -96,17 +113,17 @@ def judged(results):
 
 def results_of(entries): return [r for e in entries for r in (e.result, e.reference) if r]
 
-# %% ../nbs/91_report.ipynb #63fb77e8
+# %% ../nbs/91_report.ipynb #27d82e7c
 def placed(c):
     "`(axis title, value, low, high, printed)` of a claim in the coordinates of its axis; None if nothing was measured."
     if c['effect'] is None: return None
     three = c['effect'], c['low'], c['high']
     if c['kind'] == 'value' and c['printed'] and c['evidence'] != 'mechanism':
         return 'Values: distance from the printed number (%)', *(None if x is None else 100*(x - c['printed'])/abs(c['printed']) for x in three), None
-    title = ('Differences' if c['kind'] == 'difference' else 'Values') + (f' ({c["unit"]})' if c['unit'] else '')
+    title = ('Values' if c['kind'] == 'value' else 'Differences') + (f' ({c["unit"]})' if c['unit'] else '')
     return title, *three, None if c['evidence'] == 'mechanism' else c['printed']
 
-# %% ../nbs/91_report.ipynb #1f8dd87a
+# %% ../nbs/91_report.ipynb #44200a5a
 _INK = {False: dict(text='#1b1b1b', soft='#5c5c5c', grid='#e3e3e3', good=PALETTE['ours'], bad='#b84a00'),
         True: dict(text='#ececec', soft='#a9a9a9', grid='#3a3a3a', good='#6cbcf0', bad='#ff9a5c')}
 
@@ -118,6 +135,7 @@ def _draw_claim(ax, y, c, ink, narrow):
     _, value, low, high, printed = placed(c)
     shape, edge, face = _look(c['verdict'], ink)
     paper = ax.get_figure().get_facecolor()
+    if m := c.get('margin'): ax.hlines(y, -m, m, color=ink['grid'], lw=9, zorder=0)
     if low is not None and high is not None: ax.hlines(y, low, high, color=edge, lw=2)
     if printed is not None: ax.plot(printed, y, '+', color=ink['text'], ms=11, mew=1.4, zorder=4)
     ax.plot(value, y, shape, mec=edge, mfc=face or paper, ms=7.5, mew=1.6, zorder=3)
@@ -175,7 +193,7 @@ def overview_alt(results):
     said = [c['verdict'] for c in judged(results)]
     return f'{len(said)} claims, each with its 95 % interval against the printed number or against zero: ' + (', '.join(f'{said.count(v)} {v}' for v in VERDICTS if v in said) or 'none measured') + '. The list that follows says the same in words.'
 
-# %% ../nbs/91_report.ipynb #6822514c
+# %% ../nbs/91_report.ipynb #626829f8
 def table(caption, columns, groups, notes=()):
     """What the template draws: `columns` are (name, kind), `groups` dicts of `lines` and a `title` or `head`.
 
@@ -185,7 +203,7 @@ def table(caption, columns, groups, notes=()):
     groups = [{'title': '', 'head': '', **g, 'lines': [[line[i] for i in keep] for line in g['lines']]} for g in groups]
     return dict(caption=caption, columns=columns[:skip] + [body[i] for i in keep], groups=groups, notes=list(notes), size=sum(len(g['lines']) for g in groups))
 
-_COLUMNS = {'row': '', 'column': '', 'claim': '', 'paper': 'n', 'ours': 'n', 'reference': 'n', 'p': 'n', 'verdict': 'verdict', 'evidence': 'evidence', 'n': 'n', 'note': 'note', 'part': '', 'needs': '', 'command': 'code', 'table': ''}
+_COLUMNS = {'row': '', 'column': '', 'claim': '', 'paper': 'n', 'ours': 'n', 'reference': 'n', 'p': 'n', 'p, Holm': 'n', 'seeds': 'n', 'verdict': 'verdict', 'evidence': 'evidence', 'n': 'n', 'note': 'note', 'part': '', 'needs': '', 'command': 'code', 'table': ''}
 
 # %% ../nbs/91_report.ipynb #fe40596a
 def _as_printed(value, digits):
@@ -208,7 +226,7 @@ def printed_table(t):
     source = ('' if t['source']['kind'] == 'primary' else 'Second hand: ') + t['source']['where']
     return table(f"{t['label']}. {t['caption']}", [('row', ''), *((head(c), _kind(t, c)) for c in t['columns']), ('note', 'note')], groups, t['notes']) | dict(where=where, source=source)
 
-# %% ../nbs/91_report.ipynb #9636c87a
+# %% ../nbs/91_report.ipynb #e01da916
 def cell_frame(entry, paper):
     "DataFrame of an entry's cells for `paper` (see `paper_ours`), kinds of evidence on separate lines."
     frames, seen = [], set()
@@ -216,13 +234,13 @@ def cell_frame(entry, paper):
     for e in EVIDENCE[1:]:
         here, there = pick(entry.result, e), pick(entry.reference, e)
         tables = dict.fromkeys(x['table'] for x in here + there if x['table'] in {t['id'] for t in papers()[paper]['tables']} - seen); seen |= set(tables)
-        if here or there: frames.append(paper_ours(dict(rows=here), dict(rows=there) if entry.reference else None, tables=[(paper, t) for t in tables]))
+        if here or there: frames.append(paper_ours(dict(rows=here), dict(rows=there) if entry.reference else None, tables=[(paper, t) for t in tables]).astype(object))
     if not frames: return pd.DataFrame()
-    all, key = pd.concat(frames, ignore_index=True), ['table', 'row', 'column']
+    all, key = pd.concat(frames, ignore_index=True).fillna(''), ['table', 'row', 'column']
     all.loc[all['evidence'] == 'mechanism', 'verdict'] = ''
     return all[(all['evidence'] != '') | ~all.set_index(key).index.isin(all[all['evidence'] != ''].set_index(key).index)]
 
-# %% ../nbs/91_report.ipynb #75dfbdd4
+# %% ../nbs/91_report.ipynb #69a7b794
 def _caption(paper, id):
     t = next((t for t in papers()[paper]['tables'] if t['id'] == id), None)
     return f"{t['label']}. {t['caption']}" if t else f'{id[:1].upper()}{id[1:]} (not in the paper)'
@@ -235,7 +253,7 @@ def _units(entry, paper):
 def _text(x): return f'{x:,}' if isinstance(x, int) else x if isinstance(x, str) else number(x)
 
 def cell_tables(entry, paper):
-    "The measured tables of an entry for `paper`: row, score, paper | ours ± CI | reference | verdict | evidence | n."
+    "The measured tables of an entry for `paper`: row, score, paper | ours ± CI | reference | verdict | evidence | n, and seeds where a cell has several."
     frame, units, out = cell_frame(entry, paper), _units(entry, paper), []
     for id, part in frame.groupby('table', sort=False) if len(frame) else ():
         score = [f'{c} ({u})' if (u := units.get((id, c))) else c for c in part['column']]
@@ -244,27 +262,42 @@ def cell_tables(entry, paper):
         out.append(table(_caption(paper, id), [({'column': 'score'}.get(c, c), _COLUMNS[c]) for c in part.columns], groups))
     return out
 
-# %% ../nbs/91_report.ipynb #4d4327fc
+# %% ../nbs/91_report.ipynb #a5833392
+def failed_table(entry, paper):
+    "What failed in an entry's run for `paper`: row, scores, seeds, message; None if nothing did."
+    cells = [c for c in failed(entry.result or entry.reference) if c['paper'] == paper]
+    each = lambda group, k: ', '.join(dict.fromkeys(str(c[k]) for c in group if c[k] is not None))
+    alike = {}
+    for c in cells: alike.setdefault((c['row'], c['error']), []).append(c)
+    lines = [[row, each(group, 'column'), each(group, 'seed'), textwrap.shorten(error, 500, placeholder=' …')] for (row, error), group in alike.items()]
+    return table(f'Failed in {entry.notebook}', [('row', ''), ('score', ''), ('seed', ''), ('message', 'note')], [dict(lines=lines)]) if cells else None
+
+def count_failed(entries): return sum(len(failed(e.result or e.reference)) for e in entries)
+
+# %% ../nbs/91_report.ipynb #030c4812
 def effect_text(c, digits=2):
     "'+0.11 [-0.13, +0.35] points', '98.40 [98.00, 98.80] %', 'not run', or '' where nothing was measured."
     if c is None or c['effect'] is None: return 'not run' if c is None or c['verdict'] == 'not run' else ''
-    sign = '+' if c['kind'] == 'difference' else ''
+    sign = '' if c['kind'] == 'value' else '+'
     show = lambda x: f'{x:{sign}.{digits}f}'
     return show(c['effect']) + ('' if c['low'] is None or c['high'] is None else f" [{show(c['low'])}, {show(c['high'])}]") + (f" {c['unit']}" if c['unit'] else '')
 
 def printed_text(x): return '' if x is None else f'{x:.10g}'
 
+_HOLM = "“p, Holm” is p after Holm's correction over the claims of this paper that one run tested."
+
 def _claim_line(c, here, there, both):
     seen = lambda x: ' '.join(y for y in (effect_text(x), MARKS[x['verdict']] if both and x and x['verdict'] != 'not run' else '') if y)
-    return [c['text'], printed_text(c['printed']), seen(here), seen(there) if both else '', '' if c['p'] is None else f"{c['p']:.2g}", marked(c['verdict']), c['evidence'], _text(c['n'])]
+    return [c['text'], printed_text(c['printed']), seen(here), seen(there) if both else '', p_text(c['p']), p_text(c.get('p_holm')), marked(c['verdict']), c['evidence'], _text(c['n'])]
 
 def claim_table(entry, paper):
-    "The claims of an entry on `paper`: claim, paper | ours ± CI | reference | p | verdict | evidence | n, with their notes; None without claims."
+    "The claims of an entry on `paper`: claim, paper | ours ± CI | reference | p | p after Holm's correction | verdict | evidence | n, with their notes; None without claims."
     runs = [{(c['id'], c['evidence']): c for c in (r['claims'] if r else []) if c['paper'] == paper} for r in (entry.result, entry.reference)]
     claims, both = [c for c in judged(results_of([entry])) if c['paper'] == paper], entry.reference is not None
     lines = [_claim_line(c, *(r.get((c['id'], c['evidence'])) for r in runs), both) for c in claims]
-    columns = [(c, _COLUMNS[c]) for c in ('claim', 'paper', 'ours', 'reference', 'p', 'verdict', 'evidence', 'n')]
-    return table(f'Claims judged by {entry.notebook}', columns, [dict(lines=lines)], [f"{c['text']}: {c['note']}" for c in claims if c['note']]) if claims else None
+    columns = [(c, _COLUMNS[c]) for c in ('claim', 'paper', 'ours', 'reference', 'p', 'p, Holm', 'verdict', 'evidence', 'n')]
+    notes = [f"{c['text']}: {c['note']}" for c in claims if c['note']] + [_HOLM]*any(c.get('p_holm') is not None for c in claims)
+    return table(f'Claims judged by {entry.notebook}', columns, [dict(lines=lines)], notes) if claims else None
 
 # %% ../nbs/91_report.ipynb #cd8cef09
 def unmeasured_claims(paper):
@@ -318,6 +351,26 @@ def provenance_of(result):
              ('parameters', pairs({k: short_path(v) if k == 'out' else v for k, v in p['parameters'].items()})), ('corpora', pairs(p['corpora']))]
     return [(k, str(v)) for k, v in known if v and not str(v).startswith(' ')]
 
+# %% ../nbs/91_report.ipynb #fa08f14c
+def _amount(x): return '' if x is None else f'{x:,.0f}' if x >= 100 else f'{x:.1f}' if x >= 10 else f'{x:.2f}'
+
+def _over(units, k, *how):
+    "Each of `how` over the known values of `k`, as text: 'sum (median)'."
+    known = [u[k] for u in units if u.get(k) is not None]
+    first, *rest = [_amount(f(known)) for f in how] if known else ['']
+    return first + ''.join(f' ({x})' for x in rest)
+
+def cost_table(entry):
+    "Units of each run of an entry by device: how many, wall and CPU seconds (all and median), largest peak memory (MiB), median samples/s; None where no run recorded its units."
+    lines = []
+    for name, r in (('this run', entry.result), ('reference run', entry.reference)):
+        units = sorted((r or {'provenance': {}})['provenance'].get('units', []), key=lambda u: u.get('device', ''))
+        for device, mine in groupby(units, lambda u: u.get('device', '')):
+            mine = list(mine); kept = sum(bool(u.get('cached')) for u in mine)
+            lines.append([name, f'{len(mine):,}' + (f' ({kept:,} cached)' if kept else ''), _over(mine, 'wall', sum, median), _over(mine, 'cpu', sum, median), _over(mine, 'peak_mib', max), _over(mine, 'samples_per_s', median), device])
+    columns = [('run', ''), *((c, 'n') for c in ('units', 'wall s (median)', 'CPU s (median)', 'peak MiB', 'samples/s')), ('device', '')]
+    return table(f'Cost of {entry.notebook}', columns, [dict(lines=lines)]) if lines else None
+
 # %% ../nbs/91_report.ipynb #621687f8
 def glance(entries):
     "Verdicts by paper: `{key, name, title, claims, rest}`; `rest` says what waits in a paper without claims."
@@ -333,15 +386,15 @@ def tally(entries):
     said = [c['verdict'] for c in judged(results_of(entries))]
     return [(marked(v), said.count(v)) for v in VERDICTS if v in said]
 
-# %% ../nbs/91_report.ipynb #ebf37a8b
+# %% ../nbs/91_report.ipynb #94651788
 def _speaks_of(entry, paper): return any(x['paper'] == paper for r in results_of([entry]) for kind in ('claims', 'rows', 'not_run') for x in r[kind])
 
 def _main_paper(entry): return next((x['paper'] for r in results_of([entry]) for kind in ('rows', 'claims', 'not_run') for x in r[kind]), None)
 
 def notebook_part(entry, paper):
-    "What one notebook says of a paper: claims, tables, figures, what did not run, and how each run was made."
+    "What one notebook says of a paper: claims, tables, figures, what failed or did not run, what it cost, and how each run was made."
     runs = [(n, r) for n, r in (('This run', entry.result), ('Reference run', entry.reference)) if r]
-    return dict(notebook=entry.notebook, title=runs[0][1]['title'], claims=claim_table(entry, paper), tables=cell_tables(entry, paper), missing=missing_table(entry, paper),
+    return dict(notebook=entry.notebook, title=runs[0][1]['title'], claims=claim_table(entry, paper), tables=cell_tables(entry, paper), missing=missing_table(entry, paper), failed=failed_table(entry, paper), cost=cost_table(entry) if _main_paper(entry) == paper else None,
                 figures=figures_of(entry) if _main_paper(entry) == paper else [], runs=[dict(name=n, origin=origin(r), command=command_of(r), made=provenance_of(r)) for n, r in runs])
 
 # %% ../nbs/91_report.ipynb #8b708eb5
@@ -355,13 +408,14 @@ def paper_part(paper, entries):
     return dict(key=paper, name=ORDER.get(paper, paper), title=p['title'], authors=p['authors'], venue=p['venue'], url=p['url'], link=_link(p['url']), code=code,
                 parts=parts, claims=None if measured else unmeasured_claims(paper), tables=[printed_table(t) for t in p['tables']])
 
-# %% ../nbs/91_report.ipynb #5328fdf0
+# %% ../nbs/91_report.ipynb #8e9c1b01
 _TABLE = '''
 {% macro show(x, kind) -%}
 {% if kind == 'verdict' and x %}<span class="v {{ x.split()[1] }}">{{ x }}</span>
 {%- elif kind == 'evidence' and x %}<span class="e {{ x }}">{{ x }}</span>
 {%- elif kind == 'code' %}<code>{{ x }}</code>
 {%- elif x == 'not run' %}<span class="absent">not run</span>
+{%- elif kind == 'n' and x.startswith('failed: ') %}<span class="failed">{{ x }}</span>
 {%- else %}{{ x }}{% endif %}
 {%- endmacro %}
 {% macro line(cells, columns) %}
@@ -391,7 +445,7 @@ _TABLE = '''
 {% endmacro %}
 '''
 
-# %% ../nbs/91_report.ipynb #0314d66b
+# %% ../nbs/91_report.ipynb #600e6994
 _PAPER = '''
 {% from 'table' import draw, folded %}
 <section id="{{ p.key }}" aria-labelledby="{{ p.key }}-title">
@@ -406,7 +460,9 @@ _PAPER = '''
 {% for f in n.figures %}
 <figure>{% if f.src %}<img src="{{ f.src }}" alt="{{ f.alt }}">{% else %}<p class="absent">Figure {{ f.file }} is missing. {{ f.alt }}</p>{% endif %}<figcaption>{{ f.title }}</figcaption></figure>
 {% endfor %}
+{% if n.failed %}{{ folded(n.failed, 14) }}{% endif %}
 {% if n.missing %}{{ draw(n.missing) }}{% endif %}
+{% if n.cost %}{{ draw(n.cost) }}{% endif %}
 {% for r in n.runs %}
 <div class="run">
 <p><b>{{ r.name }}</b> <span class="soft">{{ r.origin }}</span></p>
@@ -425,7 +481,7 @@ _PAPER = '''
 </section>
 '''
 
-# %% ../nbs/91_report.ipynb #16695a5d
+# %% ../nbs/91_report.ipynb #35b8e897
 _PAGE = '''<!doctype html>
 <html lang="en">
 <head>
@@ -440,7 +496,7 @@ _PAGE = '''<!doctype html>
 <header>
 <h1>signbook</h1>
 <p class="lead">What papers on sign-language research printed, what this code measured and how surely, and whether each claim holds.</p>
-<p class="tally">{% for v, n in tally %}<span class="v {{ v.split()[1] }}">{{ v }} <b>{{ n }}</b></span> {% else %}No claim has been measured yet.{% endfor %}</p>
+<p class="tally">{% for v, n in tally %}<span class="v {{ v.split()[1] }}">{{ v }} <b>{{ n }}</b></span> {% else %}No claim has been measured yet.{% endfor %}{% if lost %} <span class="v failed">! failed cells <b>{{ lost }}</b></span>{% endif %}</p>
 {% include 'legend' %}
 <nav aria-label="Papers"><ul>{% for g in glance %}<li><a href="#{{ g.key }}">{{ g.name }}</a></li>{% endfor %}</ul></nav>
 </header>
@@ -454,7 +510,7 @@ _PAGE = '''<!doctype html>
 <source media="screen and (prefers-color-scheme: dark)" srcset="{{ sources.wide_dark }}">
 <img class="overview" src="{{ sources.wide_light }}" alt="{{ alt }}">
 </picture>
-<p class="soft">Lines are 95 % intervals; a plus is the printed difference.</p>
+<p class="soft">Lines are 95 % intervals; a plus is the printed difference, a pale bar the margin within which a difference counts as none.</p>
 {% endif %}
 {% include 'glance' %}
 </section>
@@ -465,7 +521,7 @@ _PAGE = '''<!doctype html>
 </html>
 '''
 
-# %% ../nbs/91_report.ipynb #02da9526
+# %% ../nbs/91_report.ipynb #14d3d124
 _LEGEND = '''
 <div class="legend">
 <dl>
@@ -477,9 +533,10 @@ _LEGEND = '''
 <dl>
 <div><dt><span class="v holds">✓ holds</span></dt><dd>the interval agrees with the claim</dd></div>
 <div><dt><span class="v contradicted">✗ contradicted</span></dt><dd>the interval lies against it</dd></div>
-<div><dt><span class="v inconclusive">? inconclusive</span></dt><dd>the interval allows both</dd></div>
+<div><dt><span class="v inconclusive">? inconclusive</span></dt><dd>the interval allows both, or p does after Holm's correction</dd></div>
 <div><dt><span class="v not">– not testable here</span></dt><dd>needs what is not public</dd></div>
 <div><dt><span class="v not">– not run</span></dt><dd>the page names the command</dd></div>
+<div><dt><span class="v failed">! failed</span></dt><dd>the page names the error</dd></div>
 </dl>
 </div>
 '''
@@ -533,7 +590,7 @@ details[open] > summary { font-weight: 600; }
 footer { margin-top: 4rem; padding-top: 1rem; border-top: 1px solid var(--line); color: var(--soft); font-size: .875rem; }
 '''
 
-# %% ../nbs/91_report.ipynb #72999a2c
+# %% ../nbs/91_report.ipynb #deb9a784
 _STYLE += '''
 .scroll { margin: 1rem 0; overflow-x: auto; }
 table { border-collapse: collapse; font-size: .9rem; line-height: 1.4; font-variant-numeric: tabular-nums; }
@@ -549,9 +606,11 @@ th[scope]:first-child { min-width: 10rem; }
 td.n { white-space: nowrap; }
 .group { padding-top: .8rem; font-weight: 600; }
 .absent { color: var(--soft); font-style: italic; }
+.failed { color: var(--bad); }
+td .failed { display: inline-block; min-width: 9rem; max-width: 15rem; white-space: normal; overflow-wrap: anywhere; text-align: left; }
 .v { white-space: nowrap; font-weight: 600; color: var(--open); }
 .v.holds { color: var(--good); }
-.v.contradicted { color: var(--bad); }
+.v.contradicted, .v.failed { color: var(--bad); }
 .v.inconclusive, .v.not { font-weight: 400; }
 .e { display: inline-block; padding: 0 .45rem; border: 1px solid var(--soft); border-radius: .6rem; font-size: .8rem; line-height: 1.35; white-space: nowrap; }
 .e.transcribed { border-style: dotted; }
@@ -582,13 +641,13 @@ html { font-size: 8.5pt; } body { max-width: none; padding: 0; } nav, .skip { di
 .scroll { overflow: visible; } th, td { padding-right: .5rem; } thead th { white-space: normal; } td.note, th[scope], th[scope]:first-child { min-width: 0; } pre { white-space: pre-wrap; } details::details-content { content-visibility: visible; block-size: auto; } }
 '''
 
-# %% ../nbs/91_report.ipynb #222fcc92
+# %% ../nbs/91_report.ipynb #a21d35fe
 def render(entries, waiting=()):
     "The page of `entries` as one HTML text; `waiting` names table notebooks without a result."
     parts = {'page': _PAGE, 'paper': _PAPER, 'table': _TABLE, 'legend': _LEGEND, 'glance': _GLANCE}
     env = jinja2.Environment(loader=jinja2.DictLoader(parts), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     results, seen = results_of(entries), glance(entries)
-    return env.get_template('page').render(style=_STYLE, tally=tally(entries), glance=seen, sources=overview_sources(results), alt=overview_alt(results), waiting=list(waiting),
+    return env.get_template('page').render(style=_STYLE, tally=tally(entries), lost=count_failed(entries), glance=seen, sources=overview_sources(results), alt=overview_alt(results), waiting=list(waiting),
                                            version=signbook.__version__, parts=[paper_part(g['key'], entries) for g in seen])
 
 # %% ../nbs/91_report.ipynb #82f0cc08

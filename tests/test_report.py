@@ -7,7 +7,7 @@ import pytest
 
 import signbook.report as report_module
 from signbook.core import InputError, provenance, save_json
-from signbook.evidence import cell, claim, not_run, papers, save_result
+from signbook.evidence import cell, claim, claim_of, not_run, papers, save_result
 from signbook.report import check_readable, command_of, gather, overview_figure, render, report, results_of, save_overview
 
 VOID = {'meta', 'img', 'br', 'source', 'link', 'input', 'hr'}
@@ -154,6 +154,14 @@ def test_hostile_parameters_are_quoted_for_the_shell(results):
     (lambda r: r['provenance']['parameters'].update(scale='huge'), '$.provenance.parameters.scale'),
     (lambda r: r['provenance']['parameters'].update(scale=['cpu']), '$.provenance.parameters.scale'),
     (lambda r: r.update(notebook=7), '$.notebook'),
+    (lambda r: r['rows'][0].update(error='but it has a value'), '$.rows[0].error'),
+    (lambda r: r['claims'][1].update(p_holm='.4'), '$.claims[1].p_holm'),
+    (lambda r: r['claims'][1].update(margin=[1]), '$.claims[1].margin'),
+    (lambda r: r['claims'][1].update(uncorrected='perhaps'), '$.claims[1].uncorrected'),
+    (lambda r: r['provenance'].update(units={'row': 'x'}), '$.provenance.units'),
+    (lambda r: r['provenance'].update(units=['x']), '$.provenance.units[0]'),
+    (lambda r: r['provenance'].update(units=[{}, {'cpu': '3 s'}]), '$.provenance.units[1].cpu'),
+    (lambda r: r['provenance'].update(units=[{'device': None}]), '$.provenance.units[0].device'),
 ])
 def test_malformed_result_is_refused_by_file_and_field(edit, field, results):
     r = write(results)
@@ -224,6 +232,61 @@ def test_provenance_reaches_the_page(results):
     assert 'torch None' not in page
 
 
+def write_broken(folder, error='NonFinite: loss at step 12', units=()):
+    "A result with failed cells, several seeds, a claim that Holm's correction changed and recorded units; returns it."
+    mech = dict(evidence='mechanism', corpus='signworld')
+    made = lambda row, seed, value, error=None: cell('samslr', 'streams', row, 'top-1', value, seed=seed, error=error, scale='smoke', n=100, **mech)
+    claims = [claim_of(dict(effect=1., low=.1, high=1.9, p=p, n=3, dropped=1), f'better-{p}', 'Ours is better', paper='samslr', unit='points', **mech) for p in (.03, .04)]
+    return save_result(folder / '99_toy.smoke.json', '99_toy', 'Toy', [made('some', 0, 50.), made('some', 1, 52.), made('some', 2, None, error), made('none', 0, None, error), made('none', 1, None, error)],
+                       [*claims, claim_of(dict(effect=.1, low=-.2, high=.4, p=.001, n=3, margin=.5), 'same', 'Half does as well', paper='samslr', unit='points', **mech)],
+                       provenance={**provenance({'scale': 'smoke', 'seeds': '0,1,2'}), **({'units': list(units)} if units else {})})
+
+
+def test_failed_cells_say_so_in_the_cell_in_a_list_and_at_the_top(results):
+    write_broken(results)
+    page = report().read_text(encoding='utf-8')
+    text = re.sub(r'\s+', ' ', ' '.join(Page(page).text))
+    assert page.count('<span class="failed">failed: NonFinite: loss at step 12</span>') == 1 and '(2 of 3 seeds)' in text
+    assert 'failed cells <b>3</b>' in page and 'Failed in 99_toy' in text and 'none top-1 0, 1 NonFinite' in text
+    write_broken(results, 'x' * 5000)
+    assert max(map(len, re.findall('x+', report().read_text(encoding='utf-8')))) <= 500
+
+
+def test_without_failures_nothing_speaks_of_them(page):
+    assert 'failed cells' not in page and 'Failed in' not in page and 'Cost of' not in page and 'class="failed"' not in page
+
+
+def test_hostile_errors_and_units_stay_texts(results):
+    write_broken(results, EVIL, [dict(row=EVIL, device=EVIL, seed=0, wall=1.)])
+    page = report().read_text(encoding='utf-8')
+    seen = Page(page)
+    assert not seen.all('script') and seen.handlers == [] and all(x.startswith('data:image/svg+xml') for x in seen.loads) and 'evil.example' in ' '.join(seen.text)
+
+
+def test_corrected_p_and_its_verdict_are_shown(results):
+    write_broken(results)
+    entry = next(e for e in gather() if e.notebook == '99_toy')
+    table = report_module.claim_table(entry, 'samslr')
+    assert [c for c, _ in table['columns']] == ['claim', 'ours', 'p', 'p, Holm', 'verdict', 'evidence', 'n']
+    assert [line[2:5] for line in table['groups'][0]['lines']] == [['0.03', '0.06', '? inconclusive'], ['0.04', '0.06', '? inconclusive'], ['0.001', '0.003', '✓ holds']]
+    assert sum("not after Holm's correction over 3 claims" in n for n in table['notes']) == 2 and table['groups'][0]['lines'][2][1].startswith('+0.10')
+    old = [{k: v for k, v in c.items() if k not in ('p_holm', 'uncorrected')} for c in entry.result['claims']]
+    assert 'p, Holm' not in [c for c, _ in report_module.claim_table(entry._replace(result={**entry.result, 'claims': old}), 'samslr')['columns']]
+
+
+def test_cost_of_units(results):
+    units = [dict(row='a', seed=s, wall=w, cpu=2 * w, peak_mib=100. + s, samples_per_s=None, device='cpu', cached=s > 1) for s, w in enumerate((1., 2., 30.))]
+    write_broken(results, units=[*units, dict(row='a', seed=3, wall=2000., device='a GPU', samples_per_s=512.)])
+    entry = next(e for e in gather() if e.notebook == '99_toy')
+    table = report_module.cost_table(entry)
+    assert [c for c, _ in table['columns']] == ['run', 'units', 'wall s (median)', 'CPU s (median)', 'peak MiB', 'samples/s', 'device']
+    assert table['groups'][0]['lines'] == [['this run', '1', '2,000 (2,000)', '', '', '512', 'a GPU'], ['this run', '3 (1 cached)', '33.0 (2.00)', '66.0 (4.00)', '102', '', 'cpu']]
+    both = entry._replace(reference=entry.result)
+    assert [line[0] for line in report_module.cost_table(both)['groups'][0]['lines']] == ['this run', 'this run', 'reference run', 'reference run']
+    page = report().read_text(encoding='utf-8')
+    assert page.count('Cost of 99_toy') == 2 and '33.0 (2.00)' in page
+
+
 def test_report_writes_where_it_is_told(results, tmp_path):
     write(results)
     assert report(tmp_path / 'page.html') == tmp_path / 'page.html' and (tmp_path / 'page.html').is_file()
@@ -251,6 +314,7 @@ def test_in_a_browser(width, scheme, results, tmp_path):
     sync_api, chromium = pytest.importorskip('playwright.sync_api'), shutil.which('chromium')
     if not chromium: pytest.skip('no chromium')
     write(results)
+    write_broken(results, 'RuntimeError: ' + 'longword' * 20, [dict(row='a', seed=0, wall=3., cpu=5., peak_mib=900., samples_per_s=40., device='a device with a long name of many words')])
     path, asked, said = report(tmp_path / 'page.html'), [], []
     with sync_api.sync_playwright() as p:
         tab = p.chromium.launch(executable_path=chromium, args=['--no-sandbox']).new_page(viewport=dict(width=width, height=900), color_scheme=scheme)
