@@ -4,20 +4,22 @@
 
 # %% auto #0
 __all__ = ['COMMANDS', 'is_table', 'table_notebooks', 'find_notebook', 'title_of', 'corpora_of', 'notebook_parameters',
-           'check_parameters', 'RunFailed', 'run_notebook', 'cmd_list', 'cmd_run', 'fetch_free', 'cmd_reproduce',
-           'cmd_report', 'cmd_data', 'cmd_doctor', 'main']
+           'check_parameters', 'RunFailed', 'run_notebook', 'cmd_list', 'experiments_of', 'cmd_run', 'fetch_free',
+           'cmd_reproduce', 'cmd_clean', 'cmd_report', 'cmd_data', 'cmd_doctor', 'main']
 
-# %% ../nbs/90_run.ipynb #aa345790
-import importlib, os, re, shutil, sys, tempfile, time
+# %% ../nbs/90_run.ipynb #611ccde1
+import importlib, os, re, shutil, sys, tempfile, threading, time
+from contextlib import contextmanager
 from pathlib import Path
 
 # %% ../nbs/90_run.ipynb #03aac3c9
 from fastcore.script import Param, anno_parser, store_true
 
-# %% ../nbs/90_run.ipynb #9b323b55
+# %% ../nbs/90_run.ipynb #b61508be
 from .core import InputError, check_name, data_dir, device_name, home, outputs_dir, package_versions, packaged, parse_seeds, pick_device, short_path
 from .corpora import READERS, CorpusError, corpus_dir, fetch, fetch_command, load_corpus, missing_files, present, recipe, recipes, verify
-from .evidence import load_result, reference, result_path
+from .evidence import failed, load_result, reference, result_path
+from .experiment import clean, predict, stored
 
 # %% ../nbs/90_run.ipynb #88a54305
 def _cells(path):
@@ -71,14 +73,39 @@ def check_parameters(path, given):
     if 'seeds' in given: parse_seeds(given['seeds'])
     return {n: _typed(n, known[n][0], str(v)) for n, v in given.items()}
 
-# %% ../nbs/90_run.ipynb #f1f92c71
+# %% ../nbs/90_run.ipynb #0c2d1515
 class RunFailed(RuntimeError):
     "A notebook did not finish; the message says where and why."
+
+@contextmanager
+def _environment(**given):
+    "Environment variables for a while; those that are None stay as they are."
+    old = {k: os.environ.get(k) for k in given}
+    os.environ.update({k: str(v) for k, v in given.items() if v is not None})
+    try: yield
+    finally:
+        for k, v in old.items(): os.environ.pop(k, None) if v is None else os.environ.update({k: v})
+
+@contextmanager
+def _unit_lines(poll=.2):
+    "Print the lines of finished units while a notebook runs; its kernel adds them to the file `$SIGNBOOK_PROGRESS`."
+    with tempfile.TemporaryDirectory() as tmp:
+        path, ended = Path(tmp)/'units', threading.Event(); path.touch()
+        def follow():
+            with open(path) as f:
+                while True:
+                    last = ended.wait(poll)
+                    for line in f: print(f'  {line}', end='', flush=True)
+                    if last: return
+        reader = threading.Thread(target=follow, daemon=True); reader.start()
+        try:
+            with _environment(SIGNBOOK_PROGRESS=path): yield
+        finally: ended.set(); reader.join()
 
 def _execute(path, target, parameters):
     import papermill
     from papermill.exceptions import PapermillExecutionError
-    with tempfile.TemporaryDirectory() as tmp:
+    with tempfile.TemporaryDirectory() as tmp, _unit_lines():
         draft = Path(tmp)/path.name
         try: papermill.execute_notebook(str(path), str(draft), parameters=parameters, kernel_name='python3', cwd=str(Path.cwd()), progress_bar=sys.stderr.isatty(), extra_arguments=['--log-level=CRITICAL'])
         except PapermillExecutionError as e:
@@ -94,8 +121,11 @@ def run_notebook(notebook, **parameters):
     path = find_notebook(notebook); typed = check_parameters(path, parameters)
     defaults = {k: d.strip('"\'') for k, (_, d, _) in notebook_parameters(path).items()}
     received = {**defaults, **typed}
-    result, target, started = result_path(path.stem, received['scale'], out=received.get('out', '')), outputs_dir()/'notebooks'/f"{path.stem}.{received['scale']}.ipynb", time.time()
-    target.parent.mkdir(parents=True, exist_ok=True)
+    other = received.get('corpus', '') if received.get('corpus') != defaults.get('corpus') else ''
+    result = result_path(path.stem, received['scale'], other, received.get('out', ''))
+    target, started = outputs_dir()/'notebooks'/f"{'.'.join(x for x in (path.stem, other, received['scale']) if x)}.ipynb", time.time()
+    try: target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as e: raise InputError(short_path(target.parent), 'outputs folder', 'a folder that can be written', e.strerror) from None
     _execute(path, target, typed)
     if not result.exists() or result.stat().st_mtime < started - 1: raise RunFailed(f'{path.stem}: ended without writing {short_path(result)}')
     sent = {k: v for k, v in load_result(result)['provenance']['parameters'].items() if k in typed and v != typed[k]}
@@ -110,7 +140,7 @@ def cmd_list():
         print(f'{name:22} {title}\n{"":22} {summary}')
         for c in corpora_of(path): print(f'{"":22} {"✓" if present(c) else "–"} {c}' + ('' if present(c) else f': {fetch_command(c)}'))
 
-# %% ../nbs/90_run.ipynb #34a1f3a2
+# %% ../nbs/90_run.ipynb #3f0626e9
 def _pairs(p):
     "`-p name value` lists as a dict; a name given twice or a name without a value is refused."
     flat = [x for group in p or [] for x in group]
@@ -119,6 +149,24 @@ def _pairs(p):
     if len(set(names)) < len(names): raise InputError('signbook run', '-p', 'each name once', ' '.join(names))
     return dict(zip(names, flat[1::2]))
 
+def experiments_of(path, parameters):
+    "`Experiment`s that a notebook runs with `parameters` (defaults for the others); none where its module has no `experiments`."
+    name = next((m[1] for c in _cells(path) if (m := re.search(r'^#\| *default_exp (\S+)', c.source, re.M))), None)
+    make = getattr(importlib.import_module(f'signbook.{name}'), 'experiments', None) if name else None
+    p = {**{k: d.strip('"\'') for k, (_, d, _) in notebook_parameters(path).items()}, **parameters}
+    return make(p['scale'], p['corpus'], tuple(parse_seeds(p['seeds']))) if make else []
+
+def _span(seconds): return 'unknown time (no unit like these is recorded)' if seconds is None else f'about {seconds:.0f} s' if seconds < 100 else f'about {seconds/60:.0f} min'
+
+def _dry_run(path, typed):
+    print(f"{path.stem} " + ' '.join(f'{k}={v!r}' for k, v in typed.items()))
+    for c in corpora_of(path): print(f'  {c}: {"present" if present(c) else fetch_command(c)}')
+    total = []
+    for e in experiments_of(path, typed):
+        t = predict(e, typed.get('device', 'auto')); total.append(t['seconds'])
+        print(f"  {e.name}: {len(e.rows)} rows x {len(e.seeds)} seeds: {t['units']} units, {t['cached']} of them cached: {_span(t['seconds'])}" + {'reference': ', by the reference results of another machine', 'records': ', by units recorded here'}.get(t['source'], ''))
+    if len(total) > 1: print(f"  in all: {_span(None if None in total else sum(total))}")
+
 def cmd_run(
     notebook: str, # a table notebook, such as 12_autsl
     p: Param('parameter name and value (repeatable)', nargs='+', action='append') = None,
@@ -126,24 +174,40 @@ def cmd_run(
     seeds: str = None, # such as 0,1,2
     corpus: str = None, # a corpus that the notebook accepts
     device: str = None, # auto | cpu | cuda | mps
-    backend: str = None, # local
+    backend: str = None, # local | dask
     out: str = None, # result file or folder
-    dry_run: Param('say what would run, and stop', store_true) = False
+    scheduler: str = None, # address of a Dask scheduler, as in tcp://host:8786
+    workers: int = None, # units at once (default: by cores or GPUs, and memory)
+    fresh: Param('compute units again that are stored', store_true) = False,
+    dry_run: Param('say what would run and how long it would take, and stop', store_true) = False
 ):
-    "Execute one table notebook headlessly and write its result file."
+    "Execute one table notebook headlessly and write its result file; exit code 1 if a unit failed."
     given = {k: v for k, v in dict(scale=scale, seeds=seeds, corpus=corpus, device=device, backend=backend, out=out).items() if v is not None}
     if twice := set(given) & set(_pairs(p)): raise InputError('signbook run', sorted(twice)[0], 'one value', 'an option and -p')
     given |= _pairs(p); path = find_notebook(notebook); typed = check_parameters(path, given)
-    if dry_run: return print(f"{path.stem} " + ' '.join(f'{k}={v!r}' for k, v in typed.items()) + ''.join(f'\n  needs {c}: {"present" if present(c) else fetch_command(c)}' for c in corpora_of(path)))
-    started = time.time(); result = run_notebook(path, **typed)
+    if dry_run: return _dry_run(path, typed)
+    started = time.time()
+    with _settings(fresh, workers, scheduler): result = run_notebook(path, **typed)
     print(f'{path.stem}: {_summary(result)} in {time.time()-started:.0f} s -> {short_path(result)}')
+    for line in _costs(result): print(f'  {line}')
+    return 1 if failed(load_result(result)) else 0
+
+def _settings(fresh=False, workers=None, scheduler=None): return _environment(SIGNBOOK_FRESH='1' if fresh else None, SIGNBOOK_WORKERS=workers, SIGNBOOK_SCHEDULER=scheduler)
 
 def _summary(path):
     r = load_result(path)
     verdicts = [c['verdict'] for c in r['claims']]
-    return f"{len(r['rows'])} cells, " + (', '.join(f'{verdicts.count(v)} {v}' for v in dict.fromkeys(verdicts)) or 'no claim judged') + (f", {len(r['not_run'])} parts not run" if r['not_run'] else '')
+    return f"{len(r['rows'])} cells, " + (', '.join(f'{verdicts.count(v)} {v}' for v in dict.fromkeys(verdicts)) or 'no claim judged') + (f", {len(r['not_run'])} parts not run" if r['not_run'] else '') + (f', {len(failed(r))} cells FAILED: {failed(r)[0]["error"]}' if failed(r) else '')
 
-# %% ../nbs/90_run.ipynb #16da5b13
+def _costs(path):
+    "One line per unit function: units, wall and CPU seconds, peak memory and samples per second of a unit."
+    import pandas as pd
+    units = pd.DataFrame(load_result(path)['provenance'].get('units', []))
+    for (name, device), u in units.groupby(['unit', 'device'], sort=False) if len(units) else ():
+        rate = u.samples_per_s.dropna()
+        yield f"{name.rpartition('.')[2]}: {len(u)} units ({int(u.cached.sum())} cached), {u.wall.mean():.1f} s wall and {u.cpu.mean():.1f} s CPU each, peak {u.peak_mib.max():.0f} MiB" + (f', {rate.mean():.0f} samples/s' if len(rate) else '') + f' on {device}'
+
+# %% ../nbs/90_run.ipynb #323b7c2f
 def fetch_free():
     "Bring the freely licensed corpora that table notebooks use; goes on without those that cannot be had."
     for name in dict.fromkeys(c for path in table_notebooks().values() for c in corpora_of(path)):
@@ -155,22 +219,41 @@ def cmd_reproduce(
     scale: str = None, # smoke | cpu | gpu | paper (default: each notebook's own)
     seeds: str = None, # such as 0,1,2
     only: str = '', # names separated by commas
-    fetch: Param('first bring the freely licensed data', store_true) = False
+    fetch: Param('first bring the freely licensed data', store_true) = False,
+    device: str = None, # auto | cpu | cuda | mps
+    backend: str = None, # local | dask
+    scheduler: str = None, # address of a Dask scheduler, as in tcp://host:8786
+    workers: int = None, # units at once (default: by cores or GPUs, and memory)
+    fresh: Param('compute units again that are stored', store_true) = False
 ):
-    "Run all table notebooks, then write the report; exit code 1 if any failed."
+    "Run all table notebooks, then write the report; exit code 1 if a notebook or a unit failed."
     names = [find_notebook(n).stem for n in only.split(',') if n] or list(table_notebooks())
-    given = {k: v for k, v in dict(scale=scale, seeds=seeds).items() if v is not None}
+    given = {k: v for k, v in dict(scale=scale, seeds=seeds, device=device, backend=backend).items() if v is not None}
     for n in names: check_parameters(find_notebook(n), given)
     if fetch: fetch_free()
-    started, failed = time.time(), []
-    for i, n in enumerate(names, 1):
-        try: line = _summary(run_notebook(n, **given))
-        except (RunFailed, InputError) as e: failed.append(n); line = f'FAILED: {e}'
-        used = time.time() - started
-        print(f'[{i}/{len(names)}] {n}: {line} ({used:.0f} s, about {used/i*(len(names)-i):.0f} s left)', flush=True)
+    started, bad = time.time(), []
+    with _settings(fresh, workers, scheduler):
+        for i, n in enumerate(names, 1):
+            try: result = run_notebook(n, **given); line = _summary(result); bad += [n]*bool(failed(load_result(result)))
+            except (RunFailed, InputError) as e: bad.append(n); line = f'FAILED: {e}'
+            used = time.time() - started
+            print(f'[{i}/{len(names)}] {n}: {line} ({used:.0f} s, about {used/i*(len(names)-i):.0f} s left)', flush=True)
     cmd_report()
-    if failed: print(f'failed: {", ".join(failed)}', file=sys.stderr)
-    return 1 if failed else 0
+    if bad: print(f'failed: {", ".join(bad)}', file=sys.stderr)
+    return 1 if bad else 0
+
+# %% ../nbs/90_run.ipynb #fa8013c0
+def cmd_clean(
+    everything: Param('all stored units, drawn worlds and executed notebooks, not only stale units', store_true) = False,
+    yes: Param('delete; without it, only say what would be freed', store_true) = False
+):
+    "Say what stored units take, and free what is stale (results and downloads stay)."
+    for u in stored(): print(f"{u['unit']:44} {u['records']:5} units {u['bytes']/1e6:9.1f} MB" + (f", {u['stale']} stale {u['stale_bytes']/1e6:.1f} MB" if u['stale'] else ''))
+    freed = clean('all' if everything else 'stale', dry=not yes)
+    more = [d for d in (outputs_dir()/'cache', outputs_dir()/'notebooks') if everything and d.is_dir()]
+    size = freed['bytes'] + sum(f.stat().st_size for d in more for f in d.rglob('*') if f.is_file())
+    for d in more if yes else (): shutil.rmtree(d)
+    print(f"{'freed' if yes else 'would free'} {size/1e6:.1f} MB: {freed['files']} {'' if everything else 'stale '}units" + ''.join(f', {short_path(d)}' for d in more) + ('' if yes or not size else ' (signbook clean --yes deletes them)'))
 
 # %% ../nbs/90_run.ipynb #0e0eace7
 def cmd_report(
@@ -236,8 +319,8 @@ def cmd_doctor():
         run = '; '.join(fetch_command(c) for c in lacks)
         print(f'{name:22} ' + (f'lacks {", ".join(lacks)}: {run}' if lacks else f'ready: signbook run {name}') + ('' if reference(name) is None else ' (reference results are shipped)'))
 
-# %% ../nbs/90_run.ipynb #c61ed261
-COMMANDS = dict(list=cmd_list, run=cmd_run, reproduce=cmd_reproduce, report=cmd_report, data=cmd_data, doctor=cmd_doctor)
+# %% ../nbs/90_run.ipynb #0322d226
+COMMANDS = dict(list=cmd_list, run=cmd_run, reproduce=cmd_reproduce, report=cmd_report, data=cmd_data, clean=cmd_clean, doctor=cmd_doctor)
 
 def _usage():
     print('usage: signbook COMMAND [-h] ...\n')

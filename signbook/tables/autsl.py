@@ -4,21 +4,24 @@
 
 # %% auto #0
 __all__ = ['STREAM_FILES', 'SYSTEMS', 'BY_NAME', 'N_CLASSES', 'RESAMPLES', 'CONFUSED', 'System', 'load_streams', 'combine',
-           'evaluate', 'accuracy_rows', 'signer_of', 'signer_accuracy', 'signer_rows', 'confused_pairs',
-           'confusion_rows', 'value_claims', 'difference_claim', 'all_claims', 'accuracy_figure', 'signer_figure']
+           'evaluate', 'Scoring', 'released', 'score_system', 'experiments', 'accuracy_rows', 'signer_of',
+           'signer_accuracy', 'signer_rows', 'confused_pairs', 'confusion_rows', 'value_claims', 'difference_claim',
+           'all_claims', 'accuracy_figure', 'signer_figure']
 
-# %% ../../nbs/12_autsl.ipynb #fbdf02de
+# %% ../../nbs/12_autsl.ipynb #aaca3110
 from dataclasses import dataclass
+from functools import cache
 
 # %% ../../nbs/12_autsl.ipynb #96653d35
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-# %% ../../nbs/12_autsl.ipynb #da021297
+# %% ../../nbs/12_autsl.ipynb #7f526ace
 from ..core import PALETTE, use_style
-from ..corpora import load_clip_labels, load_scores
+from ..corpora import corpus_dir, load_clip_labels, load_scores, present, recipe, sha256
 from ..evidence import by_cell, cell, claim, effect_verdict, paper_value, value_verdict
+from ..experiment import Experiment
 from ..metrics import bootstrap_interval, mean_reciprocal_rank, paired_test, topk_accuracy, true_rank
 
 # %% ../../nbs/12_autsl.ipynb #a06c6854
@@ -56,11 +59,11 @@ def combine(system, streams):
     "Weighted sum of a system's streams: (N, C)."
     return sum(w * streams[s] for s, w in system.weights)
 
-# %% ../../nbs/12_autsl.ipynb #803770f2
+# %% ../../nbs/12_autsl.ipynb #d0f6d22c
 RESAMPLES = dict(smoke=1000, cpu=10000, gpu=10000, paper=10000)
 
 def evaluate(system, streams, labels, resamples=1000, seed=0):
-    "Unit function: `{metric: (value, low, high)}` of one system; accuracies in percent, MRR in [0, 1]."
+    "`{metric: (value, low, high)}` of one system; accuracies in percent, MRR in [0, 1]."
     scores, y = combine(system, streams), np.fromiter(labels.values(), int)
     rank = true_rank(scores, y)
     interval = lambda v: bootstrap_interval(v, resamples=resamples, seed=seed)
@@ -69,12 +72,36 @@ def evaluate(system, streams, labels, resamples=1000, seed=0):
     out['MRR, released code'] = (mean_reciprocal_rank(scores, y, convention='openhands'), *interval(1/(rank+1)))
     return out
 
-# %% ../../nbs/12_autsl.ipynb #8eb8ca08
-def accuracy_rows(labels, streams, scale, seed=0):
+# %% ../../nbs/12_autsl.ipynb #9462c9c5
+@dataclass(frozen=True)
+class Scoring:
+    "What a unit scores: a system by name, with so many bootstrap resamples."
+    system: str
+    resamples: int
+
+@cache
+def released(corpus='autsl-scores'):
+    "`load_streams` of the corpus folder, read once per process."
+    return load_streams(corpus_dir(corpus))
+
+def score_system(config, seed, device='cpu'):
+    "Unit function: `evaluate` of one system on the released scores; `seed` draws the resamples."
+    labels, streams = released()
+    return {**evaluate(BY_NAME[config.system], streams, labels, config.resamples, seed), 'clips': len(labels)}
+
+def experiments(scale='smoke', corpus='autsl-scores', seeds=(0,)):
+    "The fourteen systems, where the scores are present. The scores are fixed, so one seed, the first, draws the resamples."
+    if not present(corpus): return []
+    files = {f['name']: sha256(corpus_dir(corpus)/f['name'])[:16] for f in recipe(corpus)['files']}
+    return [Experiment('autsl', score_system, {s.name: Scoring(s.name, RESAMPLES[scale]) for s in SYSTEMS}, seeds[:1], corpora={corpus: files})]
+
+# %% ../../nbs/12_autsl.ipynb #8af1e9e2
+def accuracy_rows(outcome, scale):
     "Result cells of all systems."
-    units = {'MRR': '', 'MRR, released code': ''}
-    return [cell('samslr', s.table, s.row or s.name, m, v, low=lo, high=hi, evidence='rescored', corpus='autsl-scores', scale=scale, seed=seed, n=len(labels), unit=units.get(m, '%'))
-            for s in SYSTEMS for m, (v, lo, hi) in evaluate(s, streams, labels, RESAMPLES[scale], seed).items()]
+    units, failed = {'MRR': '', 'MRR, released code': ''}, {k[0]: dict(value=None, error=f'{f.kind}: {f.message}') for k, f in outcome.failures.items()}
+    here = dict(evidence='rescored', corpus='autsl-scores', scale=scale, seed=outcome.seeds[0])
+    return [*(cell('samslr', BY_NAME[s].table, BY_NAME[s].row or s, m, v, low=lo, high=hi, n=r.metrics['clips'], unit=units.get(m, '%'), **here) for (s, _), r in outcome.records.items() for m, (v, lo, hi) in list(r.metrics.items())[:-1]),
+            *(cell('samslr', BY_NAME[s].table, BY_NAME[s].row or s, 'top-1', n=0, **f, **here) for s, f in failed.items())]
 
 # %% ../../nbs/12_autsl.ipynb #4b20d64b
 def signer_of(clip): return clip.partition('_')[0].removeprefix('signer')
