@@ -307,16 +307,22 @@ def _cost_since(start, device, threads):
 
 def _start(device): _reset_peak(device); return dict(wall=time.perf_counter(), cpu=_cpu_seconds(), meter=dict(meter()))
 
-# %% ../nbs/09_experiment.ipynb #1889fa8f
+# %% ../nbs/09_experiment.ipynb #79b7a779
 @contextlib.contextmanager
 def _own_state(device, threads, seed):
     before, python, numpy = torch.get_num_threads(), random.getstate(), np.random.get_state()
+    env = {k: os.environ.pop(k, None) for k in ('WORLD_SIZE', 'RANK', 'SIGNBOOK_QUIET')}; os.environ['SIGNBOOK_QUIET'] = '1'  # one process, no bars
     with torch.random.fork_rng([torch.device(device)] if device.startswith('cuda') else []), threadpool_limits(threads):
         torch.set_num_threads(threads); set_seed(seed or 0)
         try: yield
-        finally: torch.set_num_threads(before); random.setstate(python); np.random.set_state(numpy)
+        finally:
+            torch.set_num_threads(before); random.setstate(python); np.random.set_state(numpy); del os.environ['SIGNBOOK_QUIET']
+            os.environ.update({k: v for k, v in env.items() if v is not None})
 
 _INSIDE = ContextVar('signbook_unit', default=(None, {}))  # the task being computed, records that were sent along
+
+@cache
+def _versions(): return {'python': platform.python_version(), **package_versions(('signbook', 'torch', 'numpy'))}
 
 def _make(task, device, sent=()):
     "Compute a task; its record and its tensors as bytes."
@@ -328,7 +334,7 @@ def _make(task, device, sent=()):
     if isinstance(made, dict): made = Made(made)
     if not isinstance(made, Made) or not isinstance(made.metrics, dict): raise InputError(task.unit, 'result', 'a dict of metrics or Made', type(made).__name__)
     blob = _pack(made.tensors, task.unit)
-    return Record(task.key, task.unit, _config_values(task.config, task.unit), task.seed, plain(made.metrics, task.unit, 'metrics'), cost, package_versions(('signbook', 'torch', 'numpy')), task.source, list(task.types), task.corpora,
+    return Record(task.key, task.unit, _config_values(task.config, task.unit), task.seed, plain(made.metrics, task.unit, 'metrics'), cost, _versions(), task.source, list(task.types), task.corpora,
                   datetime.now(timezone.utc).isoformat(), _hash(blob) if blob else None), blob
 
 # %% ../nbs/09_experiment.ipynb #209f8315
@@ -595,10 +601,10 @@ class _Run(_Order):
                 self.pool.restart()
         return self
 
-# %% ../nbs/09_experiment.ipynb #aeb29226
+# %% ../nbs/09_experiment.ipynb #601fcffb
 def _span(seconds): return f'{seconds:.2g} s' if seconds < 10 else f'{seconds:.0f} s' if seconds < 100 else f'{seconds/60:.0f} min' if seconds < 6000 else f'{seconds/3600:.1f} h'
 
-def _first_metric(metrics): return next((f'{k} {v:.4g}' for k, v in metrics.items() if isinstance(v, (int, float)) and not isinstance(v, bool)), '')
+def _first_metric(metrics): return next((f'{k} {v:.4g}' for k, x in metrics.items() for v in (x[:1] if isinstance(x, list) else [x]) if isinstance(v, (int, float)) and not isinstance(v, bool)), '')
 
 class _Progress:
     "Counts units and shows them: a line each, or in a notebook a table of rows and seeds."
@@ -849,14 +855,14 @@ def predict(experiment, device='auto', workers=None, threads=1, only=None):
     seconds = clock.left(todo.values(), min(len(todo), _workers(kind, threads, workers, clock.peak(todo.values()))) or 1)
     return dict(units=len(records) + len(todo), cached=len(records), seconds=seconds, source=None if seconds is None or not todo else 'records' if all(clock.here.values()) else 'reference')
 
-# %% ../nbs/09_experiment.ipynb #f3367830
+# %% ../nbs/09_experiment.ipynb #0d01a740
 def _is_current(record, memo):
     "Whether a record's unit still has the source and torch it was made with."
     name, types = record['unit'], tuple(record['types'])
     if (name, types) not in memo:
         try: memo[name, types] = fingerprint(find_unit(name), types)
         except (ImportError, AttributeError, SyntaxError): memo[name, types] = None
-    return memo[name, types] == record['source'] and record['versions']['torch'] == package_versions(['torch'])['torch']
+    return memo[name, types] == record['source'] and record['versions']['torch'] == _versions()['torch']
 
 def _entries(folder):
     "Every record or leftover: dict(unit, path, bytes, state), state 'good', 'stale', 'damaged' or 'leftover'."
