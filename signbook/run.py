@@ -73,10 +73,11 @@ def check_parameters(path, given):
     if 'seeds' in given: parse_seeds(given['seeds'])
     return {n: _typed(n, known[n][0], str(v)) for n, v in given.items()}
 
-# %% ../nbs/90_run.ipynb #0c2d1515
+# %% ../nbs/90_run.ipynb #b3d6189f
 class RunFailed(RuntimeError):
     "A notebook did not finish; the message says where and why."
 
+# %% ../nbs/90_run.ipynb #c5e95f69
 @contextmanager
 def _environment(**given):
     "Environment variables for a while; those that are None stay as they are."
@@ -102,6 +103,7 @@ def _unit_lines(poll=.2):
             with _environment(SIGNBOOK_PROGRESS=path): yield
         finally: ended.set(); reader.join()
 
+# %% ../nbs/90_run.ipynb #e129145e
 def _execute(path, target, parameters):
     import papermill
     from papermill.exceptions import PapermillExecutionError
@@ -140,7 +142,7 @@ def cmd_list():
         print(f'{name:22} {title}\n{"":22} {summary}')
         for c in corpora_of(path): print(f'{"":22} {"✓" if present(c) else "–"} {c}' + ('' if present(c) else f': {fetch_command(c)}'))
 
-# %% ../nbs/90_run.ipynb #3f0626e9
+# %% ../nbs/90_run.ipynb #fcdc6db1
 def _pairs(p):
     "`-p name value` lists as a dict; a name given twice or a name without a value is refused."
     flat = [x for group in p or [] for x in group]
@@ -149,6 +151,7 @@ def _pairs(p):
     if len(set(names)) < len(names): raise InputError('signbook run', '-p', 'each name once', ' '.join(names))
     return dict(zip(names, flat[1::2]))
 
+# %% ../nbs/90_run.ipynb #b3604a36
 def experiments_of(path, parameters):
     "`Experiment`s that a notebook runs with `parameters` (defaults for the others); none where its module has no `experiments`."
     name = next((m[1] for c in _cells(path) if (m := re.search(r'^#\| *default_exp (\S+)', c.source, re.M))), None)
@@ -167,6 +170,7 @@ def _dry_run(path, typed):
         print(f"  {e.name}: {len(e.rows)} rows x {len(e.seeds)} seeds: {t['units']} units, {t['cached']} of them cached: {_span(t['seconds'])}" + {'reference': ', by the reference results of another machine', 'records': ', by units recorded here'}.get(t['source'], ''))
     if len(total) > 1: print(f"  in all: {_span(None if None in total else sum(total))}")
 
+# %% ../nbs/90_run.ipynb #01872d70
 def cmd_run(
     notebook: str, # a table notebook, such as 12_autsl
     p: Param('parameter name and value (repeatable)', nargs='+', action='append') = None,
@@ -194,6 +198,7 @@ def cmd_run(
 
 def _settings(fresh=False, workers=None, scheduler=None): return _environment(SIGNBOOK_FRESH='1' if fresh else None, SIGNBOOK_WORKERS=workers, SIGNBOOK_SCHEDULER=scheduler)
 
+# %% ../nbs/90_run.ipynb #b17d3e8b
 def _summary(path):
     r = load_result(path)
     verdicts = [c['verdict'] for c in r['claims']]

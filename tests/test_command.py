@@ -28,7 +28,7 @@ def signbook(*argv, **env):
     (['run', '12_autsl', '-p', 'sedes', '7'], 'nearest: seeds'),
     (['run', '12_autsl', '--scale', 'smok'], 'nearest: smoke'),
     (['run', '12_autsl', '--corpus', 'autsl-score'], 'nearest: autsl-scores'),
-    (['run', '12_autsl', '--backend', 'dask'], 'backend'),
+    (['run', '12_autsl', '--backend', 'daks'], 'nearest: dask'),
     (['run', '12_autsl', '--seeds', '1,1'], 'distinct integers'),
     (['run', '12_autsl', '-p', 'seeds'], 'pairs of name and value'),
     (['run', '12_autsl', '--seeds', '1', '-p', 'seeds', '2'], 'one value'),
