@@ -665,11 +665,13 @@ def prepare(self:_Loop, resume):
     _broadcast_([*self.model.parameters(), *self.model.buffers()])
     if self.average: _broadcast_(self.average.values())
     last = self.folder and self.folder/'last.safetensors'
+    if last and self.rank == 0:
+        for p in self.folder.glob('.*.safetensors.*.part'): p.unlink(missing_ok=True)  # of a run killed while it wrote
     if last and _tell(resume and last.exists()): return self.resume(last)
     set_seed(self.seed)
     if last and self.rank == 0:
         self.folder.mkdir(parents=True, exist_ok=True)
-        for p in [*self.folder.glob('.*.safetensors.*.part'), *(self.folder/f'{k}.safetensors' for k in ('last', 'best', 'nonfinite'))]: p.unlink(missing_ok=True)
+        for k in ('last', 'best', 'nonfinite'): (self.folder/f'{k}.safetensors').unlink(missing_ok=True)
 
 @patch
 def finish(self:_Loop):

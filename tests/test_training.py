@@ -134,6 +134,7 @@ def test_killed_in_mid_epoch_several_times_and_resumed_to_the_bit(uninterrupted,
         assert p.exitcode == -signal.SIGKILL
         reached.append(step_of(tmp_path))
     assert reached == sorted(set(reached)) and any(s % 15 for s in reached) and reached[-1] < 90
+    (tmp_path / '.last.safetensors.half.part').write_bytes(b'killed while it wrote')
     p = start(target=write_killed, args=(tmp_path, tmp_path / 'out.json', 0))
     p.start(); p.join()
     again = json.loads((tmp_path / 'out.json').read_text())
