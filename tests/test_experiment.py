@@ -526,6 +526,6 @@ def test_a_scheduler_that_is_not_there(place):
     pytest.importorskip('distributed')
     began = time.monotonic()
     with pytest.raises(InputError) as e: Experiment('t', units.toy, {'a': Toy()}).run(backend='dask', scheduler='tcp://127.0.0.1:9')
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60
     one_line(e, 'scheduler: expected a Dask scheduler at tcp://127.0.0.1:9')
     with pytest.raises(InputError): Experiment('t', units.toy, {'a': Toy()}).run(backend='dask', scheduler='nonsense://x')
