@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: reproduce test lab clean
+.PHONY: reproduce look test lab docs clean
 
 reproduce: $(READY)  ## run every table notebook and write the report
 	$(BIN)/signbook reproduce --fetch $(ARGS)
@@ -12,8 +12,16 @@ test: $(READY)  ## notebooks in step with the package, notebook tests, pytest
 	SIGNBOOK_OUTPUTS=$(VENV)/test-outputs PATH="$(BIN):$$PATH" $(BIN)/nbdev_test --n_workers 2
 	$(BIN)/python -m pytest $(ARGS)
 
-lab: $(READY)  ## open JupyterLab here
-	$(BIN)/jupyter lab nbs/00_core.ipynb
+look: $(READY)  ## the report of the reference results that come with the clone, in a browser
+	SIGNBOOK_OUTPUTS=$(VENV)/look $(BIN)/signbook report
+	-$(BIN)/python -m webbrowser -t "$(CURDIR)/$(VENV)/look/report.html"
+
+lab: $(READY)  ## open JupyterLab at the first notebook
+	$(BIN)/jupyter lab nbs/000_start.ipynb
+
+docs: $(READY)  ## the notebooks, guides, API and report as a site in _docs
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 PATH="$(BIN):$$PATH" $(BIN)/mkdocs build --quiet
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("signbook needs Python 3.11 or newer; try: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'

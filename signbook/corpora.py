@@ -13,7 +13,7 @@ __all__ = ['SPLITS', 'LABEL_TYPES', 'ISOLATED', 'PHOENIX_SILENCE', 'CONTINUOUS',
            'few_shot', 'stratified_folds', 'load_records', 'load_phoenix14t', 'hmm_segments', 'learn_gloss_lexicon',
            'read_phoenix14t', 'read_phoenix14t_gfslt', 'read_phoenix14t_slrt', 'read_phoenix14t_csv',
            'read_phoenix14t_skels', 'load_csl_daily_texts', 'read_csl_daily', 'read_how2sign', 'read_cico_features',
-           'read_boston104', 'load_corpus']
+           'read_boston104', 'own_readers', 'load_corpus']
 
 # %% ../nbs/05_corpora.ipynb #76aa344f
 import csv, importlib, io, os, re, shutil, subprocess, tempfile
@@ -62,8 +62,9 @@ def missing_files(name):
     return [f['name'] for f in recipe(name)['files'] if not (at/f['name']).is_file() or (at/f['name']).stat().st_size != f['bytes']]
 
 def present(name):
-    "True if every file of the recipe is there; for a corpus without a file list, if its folder holds anything."
-    return not missing_files(name) if recipe(name)['files'] else corpus_dir(name).is_dir() and any(corpus_dir(name).iterdir())
+    "True if every file of the recipe is there; for a corpus without a file list (or your own), if its folder holds anything."
+    if name not in own_readers() and recipe(name)['files']: return not missing_files(name)
+    return corpus_dir(name).is_dir() and any(corpus_dir(name).iterdir())
 
 # %% ../nbs/05_corpora.ipynb #d315445e
 def _verify_file(path, f, source):
@@ -1376,17 +1377,31 @@ def read_boston104(at, split=None):
 CONTINUOUS = {'phoenix14t': read_phoenix14t, 'phoenix14t-gfslt': read_phoenix14t_gfslt, 'phoenix14t-slrt': read_phoenix14t_slrt, 'phoenix14t-csv': read_phoenix14t_csv, 'phoenix14t-skels': read_phoenix14t_skels,
               'csl-daily': read_csl_daily, 'how2sign': read_how2sign, 'cico-features': read_cico_features, 'boston104': read_boston104}
 
-# %% ../nbs/05_corpora.ipynb #3c46221a
+# %% ../nbs/05_corpora.ipynb #fbb59fed
 READERS = {**ISOLATED, **CONTINUOUS}
+
+def own_readers():
+    "`{name: reader}` of the readers that the environment variable `SIGNBOOK_READERS` names; `InputError` if one cannot be imported."
+    out = {}
+    for item in filter(None, map(str.strip, os.environ.get('SIGNBOOK_READERS', '').split(','))):
+        name, _, place = item.partition('='); module, _, function = place.partition(':')
+        if not (name and module and function): raise InputError('SIGNBOOK_READERS', 'reader', 'NAME=MODULE:FUNCTION', item)
+        if name in READERS: raise InputError('SIGNBOOK_READERS', name, 'a name of your own', 'a corpus of this package')
+        try: out[name] = getattr(importlib.import_module(module), function)
+        except (ImportError, AttributeError) as e: raise InputError('SIGNBOOK_READERS', name, 'a module that can be imported and its function', f'{place} ({e})') from None
+    return out
+
+# %% ../nbs/05_corpora.ipynb #3c46221a
 EMBEDDED = {'signworld': 'signbook.signworld'}
 
 def load_corpus(name, root=None, **options):
     """The `IsolatedCorpus` or `ContinuousCorpus` called `name`, read from folder `root` (default `data/NAME`); 'signworld' gives the pair of both.
 
     `options` go to the reader. Raises `UnknownName` for an unknown corpus and `CorpusError`, naming file and field, for anything that is not as its format says."""
-    check_name(name, {**READERS, **EMBEDDED}, 'corpus')
+    readers = {**READERS, **own_readers()}
+    check_name(name, {**readers, **EMBEDDED}, 'corpus')
     if name in EMBEDDED: return getattr(importlib.import_module(EMBEDDED[name]), name)(**options)
-    read = READERS[name]
+    read = readers[name]
     at = Path(root) if root else corpus_dir(name)
     if not at.exists(): raise CorpusError(short_path(at), 'folder', fetch_command(name) if name in recipes() else 'an existing folder', 'no such folder')
     return read(at, **options)

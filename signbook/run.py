@@ -17,7 +17,7 @@ from fastcore.script import Param, anno_parser, store_true
 
 # %% ../nbs/90_run.ipynb #b61508be
 from .core import InputError, check_name, data_dir, device_name, home, outputs_dir, package_versions, packaged, parse_seeds, pick_device, short_path
-from .corpora import READERS, CorpusError, corpus_dir, fetch, fetch_command, load_corpus, missing_files, present, recipe, recipes, verify
+from .corpora import READERS, CorpusError, corpus_dir, fetch, fetch_command, load_corpus, missing_files, own_readers, present, recipe, recipes, verify
 from .evidence import failed, load_result, reference, result_path
 from .experiment import clean, predict, stored
 
@@ -69,7 +69,7 @@ def check_parameters(path, given):
     known = notebook_parameters(path)
     for name, value in given.items():
         check_name(name, known, 'parameter', path.stem)
-        if known[name][2]: check_name(value, known[name][2], name, path.stem)
+        if known[name][2]: check_name(value, (*known[name][2], *(own_readers() if name == 'corpus' else ())), name, path.stem)
     if 'seeds' in given: parse_seeds(given['seeds'])
     return {n: _typed(n, known[n][0], str(v)) for n, v in given.items()}
 
@@ -307,22 +307,44 @@ def cmd_data(
 # %% ../nbs/90_run.ipynb #5e56b402
 def _machine_lines():
     import platform, psutil, torch
-    free = shutil.disk_usage(home()).free
+    free, devices = shutil.disk_usage(home()).free, [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
     yield 'python', f'{platform.python_version()} on {platform.system()} {platform.machine()}'
     yield 'torch', f"{torch.__version__} ({'CUDA ' + torch.version.cuda if torch.version.cuda else 'CPU build'})"
-    yield 'device', f"{pick_device('auto').type}: {device_name(pick_device('auto'))}"
+    yield 'device', f"{pick_device('auto').type}: {device_name(pick_device('auto'))}" + ''.join(f'; cuda:{i} {d.total_memory/2**30:.0f} GiB' for i, d in enumerate(devices))
     yield 'memory', f'{psutil.virtual_memory().available/2**30:.1f} of {psutil.virtual_memory().total/2**30:.1f} GiB free'
     yield 'disk', f'{free/2**30:.1f} GiB free'
     yield 'data', short_path(data_dir()); yield 'outputs', short_path(outputs_dir())
 
+
+# %% ../nbs/90_run.ipynb #353f45fe
+def _table_lines(name, path):
+    "What a table notebook runs on now, and what each corpus that it lacks would take."
+    used = corpora_of(path); lacks = [c for c in used if not present(c)]; default = notebook_parameters(path).get('corpus', ('', '', ()))[1].strip('"')
+    ready = default not in lacks
+    yield f"{name:22} {'✓' if ready else '–'} " + (f'signbook run {name} --scale cpu' if ready else 'waits for its corpus') + ('' if reference(name) is None else '  (reference results are shipped)')
+    for c in used: yield f"{'':24} {'✓' if present(c) else '–'} {c}" + ('' if present(c) else f': {fetch_command(c)}')
+
+# %% ../nbs/90_run.ipynb #922db0c0
+_PARTS = (('for everything', ()), ('for --backend dask', ('dask', 'distributed')), ('for Slurm', ('dask-jobqueue',)), ('for make test', ('nbdev', 'pytest')), ('for make docs', ('mkdocs-material', 'mkdocs-jupyter', 'mkdocstrings')))
+
+def _package_lines():
+    "Versions of what is installed, and what an optional part lacks."
+    import importlib.metadata as meta
+    def version(n):
+        try: return meta.version(n)
+        except meta.PackageNotFoundError: return None
+    yield _PARTS[0][0], ', '.join(f'{k} {v}' if v else f'{k} is missing' for k, v in package_versions().items())
+    for what, names in _PARTS[1:]: yield what, ', '.join(f'{n} {version(n)}' if version(n) else f'{n} is missing' for n in names)
+
 def cmd_doctor():
     "What is installed, which device, which corpora are present, what each table still needs."
-    for k, v in _machine_lines(): print(f'{k:10} {v}')
-    for k, v in package_versions().items(): print(f'{k:14} {v or "not installed"}')
+    import textwrap
+    for head, lines in (('Machine', _machine_lines()), ('Packages', _package_lines())):
+        print(head)
+        for k, v in lines: print(textwrap.fill(v, 100, initial_indent=f'  {k:19}', subsequent_indent=' '*21))
+    print('Tables')
     for name, path in table_notebooks().items():
-        lacks = [c for c in corpora_of(path) if not present(c)]
-        run = '; '.join(fetch_command(c) for c in lacks)
-        print(f'{name:22} ' + (f'lacks {", ".join(lacks)}: {run}' if lacks else f'ready: signbook run {name}') + ('' if reference(name) is None else ' (reference results are shipped)'))
+        for line in _table_lines(name, path): print(f'  {line}')
 
 # %% ../nbs/90_run.ipynb #0322d226
 COMMANDS = dict(list=cmd_list, run=cmd_run, reproduce=cmd_reproduce, report=cmd_report, data=cmd_data, clean=cmd_clean, doctor=cmd_doctor)
