@@ -44,7 +44,7 @@ def test_own_corpus(tmp_path):
     assert {'majority', 'PCA + logistic regression'} <= {c['row'] for c in r['rows']}
     (at / 'labels.csv').write_text('name,gloss,signer,split\nc0,a,s,everything\n')
     done = subprocess.run([BIN / 'signbook', 'data', 'audit', 'mine'], cwd=tmp_path, capture_output=True, text=True, env={**os.environ, 'PYTHONPATH': '.', 'SIGNBOOK_READERS': 'mine=my_reader:read_mine', 'SIGNBOOK_DATA': str(tmp_path / 'data')})
-    assert done.returncode == 2 and done.stderr.strip() == 'signbook: mine/labels.csv: row 1: split: expected train, val or test, found everything'
+    assert done.returncode == 2 and done.stderr.strip() == 'signbook: data/mine/labels.csv: row 1: split: expected train, val or test, found everything'
 
 
 def test_own_checkpoint(golden, tmp_path, monkeypatch):

@@ -228,3 +228,34 @@ def test_a_corpus_with_its_own_split_and_phonology(monkeypatch):
 def test_what_is_not_learned_is_not_scored():
     r = sx.measure(replace(QUICK, without='Handshape'), 0)
     assert 'Handshape: accuracy' not in r and 'Flexion: accuracy' in r
+
+
+def test_the_full_recipe_on_files_as_released(tmp_path, monkeypatch):
+    "Sem-Lex's files: metadata and half-precision poses, face first; the paper's network, all frames, best epoch on dev."
+    monkeypatch.setenv('SIGNBOOK_DATA', str(tmp_path)); monkeypatch.setenv('SIGNBOOK_OUTPUTS', str(tmp_path / 'outputs'))
+    at, rng, rows = tmp_path / 'semlex', np.random.default_rng(0), []
+    values = {f.name: f.values for f in FEATURES}
+    for k in range(48):
+        split, sign = ('train', 'train', 'val', 'test')[k % 4], k // 4 % 3
+        x = rng.uniform(.3, .7, (20 + k % 7, 553, 3)).astype(np.float16); x[:3, 511:553] = np.nan
+        (at / split).mkdir(parents=True, exist_ok=True); np.save(at / split / f'v{k:02d}.npy', x)
+        rows.append({'video_id': f'v{k:02d}', 'signer_id': str(k % 5), 'duration': '1936', 'split': split, 'label_type': 'asllex', 'label': f'sign_{sign}', **{n: v[sign % len(v)] for n, v in values.items()}, 'Flexion Change': '0', 'SignBank Reference ID': '1.0'})
+    pd.DataFrame(rows).to_csv(at / 'semlex_metadata.csv')
+    (e,) = sx.experiments('paper', 'semlex', (0,))
+    gloss, both = (next(c for r, c in e.rows.items() if r.startswith('slgcn') and n in r) for n in ('gloss only', 'gloss + 16'))
+    assert (gloss.net.scale, gloss.fit.optimizer, gloss.fit.lr, gloss.fit.batch_size, gloss.fit.monitor, both.targets) == (1., 'adam', 1e-3, 32, 'top-1', 'both')
+    sx.clips_of.cache_clear(); clips = sx.corpus_clips(gloss.data)
+    assert len(set(clips.lengths.tolist())) > 3 and clips.lengths.max() < 30 and (clips.codes >= 0).all()
+    r = sx.measure(replace(both, fit=replace(both.fit, epochs=2, batch_size=8)), 0)
+    assert r['parameters'] > 3.5e6 and r['clips'] == 12 and 0 <= r['features'] <= 100 and 'embedding change' not in r
+    sx.clips_of.cache_clear()
+
+
+def test_the_gpu_size_takes_steps_on_a_cpu():
+    "The full network on a world of 1,000 glosses, with few clips."
+    from signbook.tables.semlex import SIZES
+    net, fit = SIZES['gpu'].slgcn
+    data = replace(SIZES['gpu'].data, clips=1050)
+    r = sx.measure(sx.Training(data, net, replace(fit, epochs=2, max_steps=2, batch_size=16), 'both'), 3)
+    assert SIZES['gpu'].data.glosses == 1000 and r['parameters'] > 3.8e6 and 0 <= r['top-1'] <= 100
+    sx.clips_of.cache_clear()
