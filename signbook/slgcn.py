@@ -56,20 +56,34 @@ class DecoupledGCN(nn.Module):
     def __init__(self, c, out, graph, groups):
         super().__init__()
         self.groups, self.A = groups, nn.Parameter(torch.as_tensor(graph, dtype=torch.float32)[:, None].repeat(1, groups, 1, 1))  # (3, groups, V, V)
-        self.weight, self.norm0 = nn.Parameter(torch.randn(3, out, c)*math.sqrt(.5/(3*out))), nn.ModuleList(nn.BatchNorm1d(out) for _ in range(3))
+        self.weight, self.norm0 = nn.Parameter(torch.randn(3*out, c)*math.sqrt(.5/(3*out))), nn.BatchNorm1d(3*out)  # of the three relations
         self.norm = nn.BatchNorm1d(out); nn.init.constant_(self.norm.weight, 1e-6)
         if c != out: self.down, self.down_norm = nn.Parameter(torch.randn(out, c)*math.sqrt(2/out)), nn.BatchNorm1d(out)
-    def along_graph(self, ys):
-        "Sum over relations and neighbours of ys, three of (F, V, O); frames in chunks that fit the cache."
-        f, V, out = ys[0].shape; G = self.groups; c = out//G
+    def along_graph(self, y):
+        "Sum over relations and neighbours of y (F, V, 3·O): (F, V, O); frames in chunks that fit the cache."
+        f, V, out = len(y), y.shape[1], y.shape[2]//3; G = self.groups; c = out//G
         chunk = math.gcd(f, max(1, 1024//c)); chunk = chunk if chunk*c >= 128 else f
-        by_group = torch.stack([y.view(-1, chunk, V, G, c).permute(0, 3, 2, 1, 4) for y in ys], 2).view(-1, 3*V, chunk*c)
+        by_group = y.view(-1, chunk, V, 3, G, c).permute(0, 4, 3, 2, 1, 5).reshape(-1, 3*V, chunk*c)
         A = (self.A/(self.A.sum(2, keepdim=True) + .001)).permute(1, 3, 0, 2).reshape(G, V, 3*V)  # (group, to, relation and from)
         return torch.bmm(A.repeat(f//chunk, 1, 1), by_group).view(-1, G, V, chunk, c).permute(0, 3, 2, 1, 4).reshape(f, V, out)
     def forward(self, x):
-        z = self.along_graph([norm_rows(n, mix(x, w)) for n, w in zip(self.norm0, self.weight)])
-        skip = norm_rows(self.down_norm, mix(x, self.down)) if hasattr(self, 'down') else x
-        return F.relu(norm_rows(self.norm, z) + skip)
+        z = norm_rows(self.norm, self.along_graph(norm_rows(self.norm0, mix(x, self.weight))))
+        return F.relu_(z.add_(norm_rows(self.down_norm, mix(x, self.down)) if hasattr(self, 'down') else x))
+
+# %% ../nbs/10_slgcn.ipynb #5d582606
+class _Scaled(torch.autograd.Function):
+    "y (T, N, V, C) times a (T, N, V) times b (N, C), with one buffer of y's size forward and one backward."
+    @staticmethod
+    def forward(ctx, y, a, b):
+        ctx.save_for_backward(y, a, b)
+        return (y*a[..., None]).mul_(b[:, None])
+    @staticmethod
+    def backward(ctx, g):
+        y, a, b = ctx.saved_tensors; T, N, V, C = y.shape
+        gy = g*y; rows = gy.view(T*N, V, C)
+        ga = torch.bmm(rows, b.repeat(T, 1)[..., None]).view(T, N, V)
+        gb = torch.bmm(a.reshape(T*N, 1, V), rows).view(T, N, C).sum(0)
+        return torch.mul(g, a[..., None], out=gy).mul_(b[:, None]), ga, gb
 
 # %% ../nbs/10_slgcn.ipynb #373022e6
 class Attention(nn.Module):
@@ -91,7 +105,7 @@ class Attention(nn.Module):
         m = torch.bmm(joint.repeat(T, 1)[:, None]/V, y.view(T*N, V, C)).view(T, N, C)
         frame = 1 + torch.sigmoid(self.frame(m.permute(1, 2, 0)))[:, 0].T                    # (T, N)
         channel = 1 + torch.sigmoid(self.channel(F.relu(self.squeeze(at.mean(m*frame[..., None])))))  # (N, C)
-        return y*(joint*frame[..., None])[..., None]*channel[:, None]
+        return _Scaled.apply(y, joint*frame[..., None], channel)
 
 # %% ../nbs/10_slgcn.ipynb #815ab756
 def _dropped(chance, spread, real=None):
@@ -149,9 +163,9 @@ class Block(nn.Module):
         y = self.attention(at.pad(self.graph(x)), at); then = at.every(self.stride); V, out = y.shape[2:]
         y = time_conv(y.view(len(y), -1, out), self.time, self.stride)
         y = self.drop_rows(norm_rows(self.norm, then.pack(y.view(len(y), -1, V, out))), then)
-        if not self.residual: return F.relu(y), then
+        if not self.residual: return F.relu_(y), then
         if hasattr(self, 'skip'): x = norm_rows(self.skip_norm, mix(then.pack(at.pad(x)[::self.stride]), self.skip))
-        return F.relu(y + self.drop_rows(x, then)), then
+        return F.relu_(y.add_(self.drop_rows(x, then))), then
 
 # %% ../nbs/10_slgcn.ipynb #2cfe29fd
 BLOCKS = ((64, 1), (64, 1), (64, 1), (64, 1), (128, 2), (128, 1), (128, 1), (256, 2), (256, 1), (256, 1))
@@ -205,11 +219,11 @@ def _group_order(channels, groups):
     return torch.arange(channels).view(-1, groups).T.flatten()
 
 def _load_block(b, d, at, first):
-    g, out, G = b.graph, b.graph.weight.shape[1], b.graph.groups; o = _group_order(out, G)
-    i = torch.arange(g.weight.shape[2]) if first else _group_order(g.weight.shape[2], G)
+    g, out, G = b.graph, len(b.graph.weight)//3, b.graph.groups; o = _group_order(out, G); o3 = torch.cat([o + k*out for k in range(3)])
+    i = torch.arange(g.weight.shape[1]) if first else _group_order(g.weight.shape[1], G)
     g.A.data.copy_(d[f'{at}.gcn1.decoupled_A'].view(g.A.shape)); b.near.copy_(d[f'{at}.A'])
-    g.weight.data.copy_(d[f'{at}.gcn1.linear_weight'].T.reshape(3, out, -1)[:, o][:, :, i])
-    for k in range(3): _copy(g.norm0[k], d, f'{at}.gcn1.bn0', o + k*out, d[f'{at}.gcn1.linear_bias'])
+    g.weight.data.copy_(d[f'{at}.gcn1.linear_weight'].T[o3][:, i])
+    _copy(g.norm0, d, f'{at}.gcn1.bn0', o3, d[f'{at}.gcn1.linear_bias'])
     _copy(g.norm, d, f'{at}.gcn1.bn', o)
     if hasattr(g, 'down'): g.down.data.copy_(d[f'{at}.gcn1.down.0.weight'][o][:, i, 0, 0]); _copy(g.down_norm, d, f'{at}.gcn1.down.1', o, d[f'{at}.gcn1.down.0.bias'])
     for ours, theirs, pick in ((b.attention.joint, 'conv_sa', lambda w: w[:, o]), (b.attention.frame, 'conv_ta', lambda w: w[:, o]), (b.attention.squeeze, 'fc1c', lambda w: w[:, o]), (b.attention.channel, 'fc2c', lambda w: w[o])):
