@@ -40,14 +40,14 @@ from ..signworld import Size, at_home, gloss_names, in_studio, look_of, make_wor
 from ..slt import GLOSS_SPECIALS, SLT, SLTConfig, SLTData, align, build_vocabulary, evaluate_slt, ids_of, recognition_sums, slt_config, slt_fit, slt_loss
 from ..training import FitConfig, fit, global_mean, mask_of
 
-# %% ../../nbs/22_density_tables.ipynb #d42f8eb3
+# %% ../../nbs/22_density_tables.ipynb #3a173996
 DRESS = {'home': at_home, 'studio': in_studio}
 
 @dataclass(frozen=True)
 class Data:
     "A SignWorld in pictures."
     glosses: int = 40                  # signs, all of them used in sentences
-    sentences: tuple = (440, 100, 140) # train, dev, test
+    sentences: tuple = (400, 80, 120)  # train, dev, test
     signers: int = 12
     unseen: int = 3
     size: int = 32                     # pixels
@@ -221,7 +221,7 @@ def features_of(config, corpus, seed):
     "Stored features of a `Features` by sentence."
     return by_sentence(compute(extract, config, seed).tensors()['features'], corpus)
 
-# %% ../../nbs/22_density_tables.ipynb #c6d09156
+# %% ../../nbs/22_density_tables.ipynb #824f2f4d
 @dataclass(frozen=True)
 class Translation:
     "A Sign Language Transformer on features."
@@ -233,6 +233,7 @@ class Translation:
     beam: int = 4
     words: bool = True      # False: glosses alone, the aligner
     rows: tuple = ('train',) # splits that are learned from
+    aligned: bool = False   # measure its alignments
 
 # %% ../../nbs/22_density_tables.ipynb #471823d7
 def slt_data(corpus, features, rows, words=None, signs=None):
@@ -282,15 +283,15 @@ def aligned_metrics(config, model, corpus, x, signs):
         out |= {f'{n}IoU, {split}': 100*float(alignment_iou(m, true).mean()) for n, m in zip(('', 'equal parts '), made)} | {f'inside, {split}': 100*float(hit.mean()), f'signs, {split}': len(hit)}
     return out | {f'SDR, {n} frames': density_of(corpus, x, every, resamples=0, at=a).sdr for n, a in (('middle', None), ('aligned', at))}
 
-# %% ../../nbs/22_density_tables.ipynb #7e56a42c
+# %% ../../nbs/22_density_tables.ipynb #7a4851d3
 def translate_unit(config, seed, device='cpu'):
-    "Unit function: train a transformer on stored features. BLEU-4 and ROUGE-L on test; where it reads glosses, WER by split, hits by gloss and its alignments."
+    "Unit function: train a transformer on stored features. BLEU-4 and ROUGE-L on test; where it reads glosses, WER by split, hits by gloss and, if asked, its alignments."
     corpus = corpus_of(config.features.data, seed, device); x = features_of(config.features, corpus, seed)
     model, words, signs = train_slt(config, corpus, x, seed, device); at, out = {s: rows_of(corpus, s) for s in ('train', 'dev', 'test')}, {}
     if words:
         said = evaluate_slt(model, slt_data(corpus, x, at['test'], words), [corpus.texts[i] for i in at['test']], words, beam=config.beam)
         out = {'BLEU-4': said['bleu4'], 'ROUGE-L': said['rouge'], 'sentences': len(at['test'])}
-    return out | ({} if signs is None else recognition_metrics(model, corpus, x, signs, at) | aligned_metrics(config, model, corpus, x, signs))
+    return out | ({} if signs is None else recognition_metrics(model, corpus, x, signs, at)) | (aligned_metrics(config, model, corpus, x, signs) if config.aligned else {})
 
 # %% ../../nbs/22_density_tables.ipynb #bc446788
 @dataclass(frozen=True)
@@ -310,16 +311,16 @@ _SMALL, _STEPS = dict(conv=96, dim=96, ffn=192, features=64, masked_weight=0.), 
 _LARGE = dict(frames='resnet18', widths=(), size=64, features=512, conv=512, dim=512, heads=8, ffn=2048, encoder_layers=3, decoder_layers=3, text_layers=3, text_heads=8, dropout=.1)
 _ONE = replace(_STEPS, epochs=1, warmup=0., bucket=0)
 
-# %% ../../nbs/22_density_tables.ipynb #48aab8fc
+# %% ../../nbs/22_density_tables.ipynb #3c1b8653
 SIZES = {
-    'smoke': Scale(Data(40, (24, 10, 10), 4, 1), gfslt_config('cpu', conv=16, dim=16, ffn=16, features=16, masked_weight=0.), _ONE, _ONE, _ONE, slt_config('cpu', dim=16, ffn=16), _ONE, 40, 1),
-    'cpu': Scale(Data(), gfslt_config('cpu', **_SMALL), replace(_STEPS, epochs=7, batch_size=8), replace(_STEPS, epochs=10, lr=3e-3, bucket=0), replace(_STEPS, epochs=8, lr=5e-4),
-                 slt_config('cpu', dim=64, ffn=128), replace(_STEPS, epochs=8, batch_size=8)),
+    'smoke': Scale(Data(40, (20, 10, 10), 4, 1), gfslt_config('cpu', conv=16, dim=16, ffn=16, features=16, masked_weight=0.), _ONE, _ONE, _ONE, slt_config('cpu', dim=16, ffn=16, longest=8), _ONE, 40, 1),
+    'cpu': Scale(Data(), gfslt_config('cpu', **_SMALL), replace(_STEPS, epochs=7, batch_size=8), replace(_STEPS, epochs=8, lr=3e-3, bucket=0), replace(_STEPS, epochs=8, lr=5e-4),
+                 slt_config('cpu', dim=64, ffn=128), replace(_STEPS, epochs=7, batch_size=8)),
     'gpu': Scale(Data(300, (3000, 300, 400), 41, 9, 64), gfslt_config('cpu', **_LARGE), replace(_STEPS, epochs=15, batch_size=32, lr=1e-3), replace(_STEPS, epochs=15, batch_size=64, lr=1e-3, bucket=0),
                  replace(_STEPS, epochs=15, batch_size=32, lr=5e-4), slt_config('gpu'), slt_fit('gpu', epochs=40, warmup=2., bucket=4), 8000, 4)}
 SIZES['paper'] = SIZES['gpu']
 
-# %% ../../nbs/22_density_tables.ipynb #2a941e21
+# %% ../../nbs/22_density_tables.ipynb #66179251
 KINDS = {'Sign Recognition': ('recognition', False), 'Self-Mutual KD': ('mutual', False), 'I3D pretrained': ('video', False), 'VLP pretrained': ('vlp', False), 'VLP + SignCL': ('vlp', True), 'Self-Mutual KD + SignCL': ('mutual', True)}
 FIVE, BASED, MODELS = tuple(KINDS)[:5], 'Self-Mutual KD', ('Joint-SLT', 'NSLT', 'NSLT + SignCL')
 
@@ -331,9 +332,9 @@ def feature_rows(size):
 def translation_rows(size):
     "{'model: kind': `Translation`}: three models on five kinds, Joint-SLT with SignCL on the gloss-based one, and the aligner, which learns from train and test as the paper's does."
     f = feature_rows(size); make = lambda kind, **more: Translation(f[kind], net=size.slt, fit=size.slt_fit, beam=size.beam, **more)
-    out = {f'{m}: {kind}': make(kind, joint=m == 'Joint-SLT', signcl='SignCL' in m) for m in MODELS for kind in FIVE}
+    out = {f'{m}: {kind}': make(kind, joint=m == 'Joint-SLT', signcl='SignCL' in m, aligned=(m, kind) == ('Joint-SLT', BASED)) for m in MODELS for kind in FIVE}
     out |= {f'Joint-SLT: {BASED} + SignCL': make(f'{BASED} + SignCL', joint=True)} | {f'Joint-SLT + SignCL: {kind}': make(kind, joint=True, signcl=True) for kind in (BASED, f'{BASED} + SignCL')}
-    return out | {f'aligner: {BASED}': make(BASED, joint=True, words=False, rows=('train', 'test'))}
+    return out | {f'aligner: {BASED}': make(BASED, joint=True, words=False, rows=('train', 'test'), aligned=True)}
 
 # %% ../../nbs/22_density_tables.ipynb #8a887579
 def measure(config, seed, device='cpu'):
@@ -541,18 +542,18 @@ def accuracy_figure(result):
     fig = bins_figure(bins_from(result)); fig.axes[0].set_title('Recognition by density of a gloss', pad=26)
     return fig
 
-# %% ../../nbs/22_density_tables.ipynb #fd0a99f4
+# %% ../../nbs/22_density_tables.ipynb #17453524
 def _points(ax, sdr, bleu, title):
     "BLEU-4 over SDR, a line a model; `sdr` {kind: value}, `bleu` {model: {kind: (value, half width)}}."
     order = sorted(sdr, key=sdr.get)
     for (model, v), colour in zip(bleu.items(), (PALETTE['ours'], PALETTE['paper'], PALETTE['released'])):
         ax.errorbar([sdr[k] for k in order], [v[k][0] for k in order], [v[k][1] for k in order], fmt='o-', ms=5, lw=1.5, capsize=2, color=colour, label=model)
-    for j, k in enumerate(order): ax.annotate(short(k), (sdr[k], 1.), xycoords=('data', 'axes fraction'), ha='center', va='bottom' if j % 2 else 'top', fontsize=8, color=PALETTE['muted'])
-    ax.set(xlabel='SDR, %', ylabel='BLEU-4', ylim=(0, None)); ax.set_title(title, pad=14)
+    for k in order: ax.annotate(short(k), (sdr[k], 1.01), xycoords=('data', 'axes fraction'), rotation=40, fontsize=8, color=PALETTE['muted'])
+    ax.set(xlabel='SDR, %', ylabel='BLEU-4', ylim=(0, None)); ax.margins(x=.1); ax.set_title(title, pad=48)
 
 def translation_figure(result):
     "Figure 3b as printed in Table 11, and measured."
-    c = cells_of(result, 'table11'); use_style(); fig, axes = plt.subplots(1, 2, figsize=(10, 3.8))
+    c = cells_of(result, 'table11'); use_style(); fig, axes = plt.subplots(1, 2, figsize=(10, 4.2))
     _points(axes[0], {k: _printed(k, 'SDR') for k in FIVE}, {m: {k: (_printed(k, f'{m} BLEU-4'), 0) for k in FIVE} for m in MODELS}, 'printed: PHOENIX-2014T')
     half = lambda x: 0 if x['low'] is None else (x['high'] - x['low'])/2; kinds = [k for k in FIVE if all((k, x) in c for x in ('SDR', *(f'{m} BLEU-4' for m in MODELS)))]
     _points(axes[1], {k: c[k, 'SDR']['value'] for k in kinds}, {m: {k: (c[k, f'{m} BLEU-4']['value'], half(c[k, f'{m} BLEU-4'])) for k in kinds} for m in MODELS}, 'measured: SignWorld'); axes[0].legend(loc='lower left', fontsize=8)
