@@ -542,14 +542,14 @@ def accuracy_figure(result):
     fig = bins_figure(bins_from(result)); fig.axes[0].set_title('Recognition by density of a gloss', pad=26)
     return fig
 
-# %% ../../nbs/22_density_tables.ipynb #17453524
+# %% ../../nbs/22_density_tables.ipynb #18361b88
 def _points(ax, sdr, bleu, title):
     "BLEU-4 over SDR, a line a model; `sdr` {kind: value}, `bleu` {model: {kind: (value, half width)}}."
     order = sorted(sdr, key=sdr.get)
     for (model, v), colour in zip(bleu.items(), (PALETTE['ours'], PALETTE['paper'], PALETTE['released'])):
         ax.errorbar([sdr[k] for k in order], [v[k][0] for k in order], [v[k][1] for k in order], fmt='o-', ms=5, lw=1.5, capsize=2, color=colour, label=model)
-    for k in order: ax.annotate(short(k), (sdr[k], 1.01), xycoords=('data', 'axes fraction'), rotation=40, fontsize=8, color=PALETTE['muted'])
-    ax.set(xlabel='SDR, %', ylabel='BLEU-4', ylim=(0, None)); ax.margins(x=.1); ax.set_title(title, pad=48)
+    for j, k in enumerate(order): ax.annotate(short(k), (sdr[k], 1), (.08 + .84*j/max(len(order) - 1, 1), 1.1), ('data', 'axes fraction'), 'axes fraction', fontsize=8, color=PALETTE['muted'], ha='center', arrowprops=dict(arrowstyle='-', color=PALETTE['muted'], lw=.6))
+    ax.set(xlabel='SDR, %', ylabel='BLEU-4', ylim=(0, None)); ax.margins(x=.1); ax.set_title(title, pad=32)
 
 def translation_figure(result):
     "Figure 3b as printed in Table 11, and measured."
