@@ -163,7 +163,7 @@ def made_up(sdr, seeds=(0, 1, 2)):
         for r in rows:
             model, _, kind = r.partition(': ')
             if model == 'features':
-                records[r, s] = record(SDR=sdr[kind] + .1*s, inter=2., intra=1., instances=60, **{'SDR, train': 50., 'gloss gloss': names, 'gloss count': [2]*30, 'gloss inter': (1/ratio).tolist(), 'gloss intra': ratio.tolist(), 'gloss ratio': ratio.tolist()})
+                records[r, s] = record(SDR=sdr[kind] + .1*s, low=sdr[kind] - 1, high=sdr[kind] + 1, inter=2., intra=1., instances=60, **{'SDR, train': 50., 'gloss gloss': names, 'gloss count': [2]*30, 'gloss inter': (1/ratio).tolist(), 'gloss intra': ratio.tolist(), 'gloss ratio': ratio.tolist()})
                 continue
             wer = {f'WER, {x}': sdr[kind] + s for x in ('train', 'dev', 'test')} | {f'{m}, {x}': 50. for m in ('IoU', 'equal parts IoU', 'inside') for x in ('train', 'dev', 'test')} | {f'signs, {x}': 9 for x in ('train', 'dev', 'test')}
             more = {'hits gloss': names, 'hits count': [3]*30, 'hits accuracy': (1 - ratio).tolist(), 'SDR, middle frames': 60., 'SDR, aligned frames': 61.} | wer if model.startswith(('Joint', 'aligner')) else {}

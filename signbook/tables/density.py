@@ -353,7 +353,7 @@ def experiments(scale='smoke', corpus='signworld', seeds=(0, 1, 2)):
     check_name(corpus, ('signworld',), 'corpus', 'density tables'); size = SIZES[check_name(scale, SIZES, 'scale', 'density tables')]
     return [Experiment('density', measure, {f'features: {n}': c for n, c in feature_rows(size).items()} | translation_rows(size), seeds, needs)]
 
-# %% ../../nbs/22_density_tables.ipynb #a569bc46
+# %% ../../nbs/22_density_tables.ipynb #69956291
 _HERE = dict(evidence='mechanism', corpus='signworld')
 
 def _cells(outcome, table, wanted, scale, n):
@@ -365,9 +365,11 @@ def _cells(outcome, table, wanted, scale, n):
     return out
 
 def density_cells(outcome, scale):
-    "SDR of each kind of features, on sentences that no training saw and on those of training, and mean distances."
+    "SDR of each kind of features, on sentences that no training saw and on those of training, and mean distances; and by seed, with the interval over signs."
     wanted = {(k, c): (f'features: {k}', m) for k in KINDS for c, m in (('SDR', 'SDR'), ('SDR, training sentences', 'SDR, train'), ('D_inter', 'inter'), ('D_intra', 'intra'))}
-    return [{**c, 'unit': ''} if c['column'].startswith('D_') else c for c in _cells(outcome, 'density', wanted, scale, 'instances')]
+    out = [{**c, 'unit': ''} if c['column'].startswith('D_') else c for c in _cells(outcome, 'density', wanted, scale, 'instances')]
+    each = {(k, s): r.metrics for k in KINDS for s in outcome.seeds if (r := outcome.records.get((f'features: {k}', s)))}
+    return out + [cell('signcl', 'density by seed', k, f'seed {s}', m['SDR'], low=m['low'], high=m['high'], scale=scale, n=m['instances'], seed=s, **_HERE) for (k, s), m in each.items()]
 
 def table11_cells(outcome, scale):
     "Table 11: SDR, WER of Joint-SLT on test, and BLEU-4 of three models."
