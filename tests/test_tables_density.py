@@ -220,3 +220,13 @@ def test_a_recogniser_that_knows_nothing_has_no_correlation():
     t = pd.DataFrame(dict(inter=[1., 2, 3, 4], intra=[1., 2, 3, 5], ratio=[.1, .2, .3, .4], accuracy=[0.]*4, seed=[0]*4))
     assert dt.correlations(t) is None and dt.table10_cells(t, 'smoke') == [] and dt.correlations(t[:0]) is None
     assert dt.within_seeds(t.assign(accuracy=[0., 0, 1, 1]))['accuracy'].tolist() == pytest.approx([-.8660254, -.8660254, .8660254, .8660254])
+
+
+def test_equal_parts_against_the_hmm_alignment_of_phoenix(real, monkeypatch):
+    from signbook.corpora import load_corpus
+    monkeypatch.setenv('SIGNBOOK_DATA', str(real))
+    labels = load_corpus('phoenix14t'); at = range(0, len(labels.segments), 8)
+    pairs = [(dt.equal_parts(s[:, 0], int(labels.frame['frames'].iloc[i])), s) for i in at if len(s := labels.segments[i])]
+    assert all(p[-1, 1:].sum() == labels.frame['frames'].iloc[i] for (p, _), i in zip(pairs, (i for i in at if len(labels.segments[i]))))
+    iou = dt.alignment_iou(*map(list, zip(*pairs)))
+    assert len(iou) > 7000 and .37 < iou.mean() < .43

@@ -513,12 +513,12 @@ def model_claims(outcome):
 
 def all_claims(outcome): return [*density_claims(outcome), *accuracy_claims(outcome), *model_claims(outcome)]
 
-# %% ../../nbs/22_density_tables.ipynb #e146f4a3
+# %% ../../nbs/22_density_tables.ipynb #90c99764
 def short(kind):
     "The paper's short name of a kind."
     return kind.replace(' pretrained', '').replace('Sign Recognition', 'SRP').replace(BASED, 'SMKD')
 
-def tsne_figure(outcome, seed, most=400):
+def tsne_figure(outcome, seed, most=700):
     "Figure 2: a panel for each of five kinds of features, densest first, with the same glosses in the same colours."
     found = {k: r for k in FIVE if (r := outcome.records.get((f'features: {k}', seed)))}
     order = sorted(found, key=lambda k: -found[k].metrics['SDR']); names = gloss_names()
