@@ -178,14 +178,46 @@ def _load_bytearray8(unpickler):
     unpickler.append(bytearray(unpickler.read(size)))
 
 class SafeUnpickler(pickle._Unpickler):
-    """Unpickler of plain data: str, bytes, numbers, list, tuple, dict, set, NumPy arrays and scalars; torch tensors become None.
+    """Unpickler of plain data: str, bytes, numbers, list, tuple, dict, set, NumPy arrays and scalars; torch tensors become arrays with `tensors`, else None.
 
     Python's own unpickler in Python: the one in C allocates whatever a few bytes of a damaged file ask for."""
     dispatch = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: _load_bytearray8}
+    tensors = False
     def find_class(self, module, name):
+        if self.tensors and (module, name) in _TENSORS: return _TENSORS[module, name]
         if (module, name) not in _ALLOWED: raise Refused(f'{module}.{name}')
         return _ALLOWED[module, name]
     def persistent_load(self, pid): raise Refused('persistent id')
+
+# %% ../nbs/00_core.ipynb #1b9e6f02
+_STORAGES = {f'{n}Storage': np.dtype(d) for n, d in dict(Float='<f4', Double='<f8', Half='<f2', Long='<i8', Int='<i4', Short='<i2', Char='i1', Byte='u1', Bool='?').items()}
+
+class _StorageUnpickler(SafeUnpickler):
+    def find_class(self, module, name):
+        if module != 'torch' or name not in _STORAGES: raise Refused(f'{module}.{name}')
+        return _STORAGES[name]
+    def persistent_load(self, pid):
+        kind, dtype, key, _, count, view = pid
+        if kind != 'storage' or view is not None: raise Refused('a view of a torch storage')
+        return dtype, key, count
+
+def _storage(raw):
+    import io
+    f = io.BytesIO(raw); read = lambda: _StorageUnpickler(f, encoding='latin1').load()
+    if [read(), read(), read()][:2] != [0x1950a86a20f9469cfc6c, 1001]: raise Refused('another format of torch')
+    (dtype, key, count), keys = read(), read()
+    size, data = int.from_bytes(f.read(8), 'little'), f.read()
+    if keys != [key] or size != count or len(data) != size*dtype.itemsize: raise Refused('a damaged torch storage')
+    return np.frombuffer(data, dtype)
+
+def _tensor(storage, offset, size, stride, *rest):
+    numbers = (offset, *size, *stride); good = isinstance(storage, np.ndarray) and len(size) == len(stride) and all(type(n) is int and n >= 0 for n in numbers)
+    if not good or math.prod(size) > len(storage): raise Refused('a damaged torch tensor')
+    if 0 in size: return np.empty(size, storage.dtype)
+    if offset + sum((n - 1)*s for n, s in zip(size, stride)) >= len(storage): raise Refused('a torch tensor beyond its storage')
+    return np.lib.stride_tricks.as_strided(storage[offset:], size, [s*storage.itemsize for s in stride]).copy()
+
+_TENSORS = {('torch._utils', '_rebuild_tensor_v2'): _tensor, ('torch.storage', '_load_from_bytes'): _storage}
 
 # %% ../nbs/00_core.ipynb #a2e30157
 def _unpacked(path, max_bytes):
@@ -197,14 +229,15 @@ def _unpacked(path, max_bytes):
     if len(raw) > max_bytes: raise InputError(short_path(path), 'size', f'at most {max_bytes} bytes unpacked', 'more')
     return raw
 
-def load_pickle(path, max_bytes=2**31):
-    """The plain data in a (gzipped) pickle file, read without running any code from it.
+def load_pickle(path, max_bytes=2**31, tensors=False):
+    """The plain data in a (gzipped) pickle file, read without running any code from it; torch tensors become arrays with `tensors`, else None.
 
     Raises `InputError` for a missing, truncated or oversized file and for any pickle that names something outside the allow-list."""
     import io
     if not Path(path).is_file(): raise InputError(short_path(path), 'file', 'a pickle file', 'no such file')
     raw = _unpacked(path, max_bytes)
-    try: return SafeUnpickler(io.BytesIO(raw), encoding='latin1').load()
+    unpickler = SafeUnpickler(io.BytesIO(raw), encoding='latin1'); unpickler.tensors = tensors
+    try: return unpickler.load()
     except Refused as e: raise InputError(short_path(path), 'pickle', 'plain data (numbers, text, containers, arrays)', e) from None
     except (MemoryError, RecursionError) as e: raise InputError(short_path(path), 'pickle', 'data of sane size', type(e).__name__) from None
     except Exception as e: raise InputError(short_path(path), 'pickle', 'a complete pickle', f'{type(e).__name__} {e}'[:160]) from None

@@ -655,7 +655,7 @@ _FIELDS = ('features', 'feature', 'sign')
 def _matrix(x, where, video):
     x = next((x[f] for f in _FIELDS if f in x), x) if isinstance(x, dict) else x
     if isinstance(x, np.ndarray) and x.dtype.kind == 'f' and x.ndim == 2 and 0 not in x.shape: return x
-    found = 'nothing (torch tensors are not read: save arrays)' if x is None else f'{x.dtype} {x.shape}' if isinstance(x, np.ndarray) else type(x).__name__
+    found = f'{x.dtype} {x.shape}' if isinstance(x, np.ndarray) else type(x).__name__
     raise InputError(where, f'features of {ascii(str(video))[1:-1][:60]}', 'a NumPy array of floats (frames, D)', found)
 
 def _pickled(data, where, stem):
@@ -684,7 +684,7 @@ def _file_videos(path, stem):
     where = short_path(path)
     if path.suffix == '.npy': yield stem, read_npy(path, (None, None))
     elif path.suffix == '.npz': yield from _zipped(path, where, stem)
-    else: yield from _pickled(load_pickle(path), where, stem)
+    else: yield from _pickled(load_pickle(path, tensors=True), where, stem)
 
 def feature_videos(
     source # a folder or file (.npy, .npz, pickle; a file by another name is a pickle), or {video: (frames, D)}

@@ -695,7 +695,7 @@ def summary(self:Outcome):
     c = pd.DataFrame(self.costs(), columns=['row', 'unit', 'seed', 'cached', 'wall', 'cpu', 'peak_mib', 'samples_per_s', 'device', 'threads'])
     new, failed = c[~c.cached.astype(bool)], [(label, f) for label, *_, f, _ in self.units if isinstance(f, Failure)]
     head = f'{self.name}: {len(self.units)} units: {len(new)} computed' + f' in {_span(self.wall)} with {self.workers} at once'*bool(self.workers) + f', {len(c) - len(new)} cached, {len(failed)} failed'
-    name = c.row.fillna(c.unit.str.rpartition('.')[2])
+    name = c.row.fillna(c.unit.map(lambda u: u.rpartition('.')[2]))
     by = c.groupby(name, sort=False).agg(units=('wall', 'size'), wall=('wall', 'mean'), cpu=('cpu', 'mean'), peak=('peak_mib', 'max'), rate=('samples_per_s', 'mean'))
     lines = [f'{"":24} {"units":>5} {"wall s":>9} {"CPU s":>9} {"peak MiB":>9} {"samples/s":>10}'] + [f'{str(r)[:24]:24} {v.units:5.0f} {v.wall:9.2f} {v.cpu:9.2f} {v.peak:9.0f} {"" if v.rate != v.rate else f"{v.rate:.0f}":>10}' for r, v in by.iterrows()]
     return '\n'.join([head, *lines, *(f'on {d}, {t} thread{"s"*(t > 1)} a unit' for d, t in dict.fromkeys(zip(c.device, c.threads))), *(f'failed: {label}: {f.kind}: {f.message}' for label, f in failed)])
@@ -731,7 +731,7 @@ class Experiment:
 
     def _rows(self, only=None):
         if only is None or only == '': return tuple(self.rows)
-        names = [only] if only in self.rows else [x.strip() for x in only.split(',')] if isinstance(only, str) else list(only)
+        names = [only] if isinstance(only, str) and only in self.rows else [x.strip() for x in only.split(',')] if isinstance(only, str) else list(only)
         return tuple(check_name(n, self.rows, 'row', self.name) for n in dict.fromkeys(names))
 
     def _jobs(self, device, threads, only=None, folder=None, since=''):

@@ -73,6 +73,36 @@ def test_hand_made_pickles(tmp_path, body):
     one_line(e, 'x.pkl')
 
 
+@pytest.mark.parametrize('dtype', ['float16', 'float32', 'float64', 'int64', 'uint8', 'bool'])
+@pytest.mark.parametrize('protocol', [2, 4, 5])
+def test_torch_tensors_are_read_without_torch(tmp_path, dtype, protocol):
+    import torch
+    x = (torch.arange(24).view(4, 6) % 5).to(getattr(torch, dtype))
+    views = [x, x.T, x[1:3, ::2], x[0], x[3, 5], x[:0], torch.empty(0)]
+    (tmp_path / 't.pkl').write_bytes(pickle.dumps(views, protocol))
+    for got, want in zip(load_pickle(tmp_path / 't.pkl', tensors=True), views, strict=True): assert got.shape == tuple(want.shape) and np.array_equal(got, want.numpy())
+    assert load_pickle(tmp_path / 't.pkl') == [None]*7
+
+
+def test_damaged_and_hostile_tensors_are_refused(tmp_path):
+    import torch
+    path, whole = tmp_path / 't.pkl', pickle.dumps(torch.arange(12.).view(3, 4), 2)
+    path.write_bytes(pickle.dumps(torch.zeros(1).expand(10**6, 10**6), 2))
+    with pytest.raises(InputError) as e: load_pickle(path, tensors=True)
+    one_line(e, 't.pkl', 'damaged torch tensor')
+    for old, new in ((b'FloatStorage', b'eval'), (b'ctorch\n', b'cos\n'), (b'K\x03K\x04', b'K\x04K\x04')):
+        assert old in whole
+        path.write_bytes(whole.replace(old, new))
+        with pytest.raises(InputError): load_pickle(path, tensors=True)
+    rng = random.Random(0)
+    for _ in range(1000):
+        raw = bytearray(whole)
+        for _ in range(rng.randint(1, 4)): raw[rng.randrange(len(raw))] = rng.randrange(256)
+        path.write_bytes(bytes(raw))
+        try: load_pickle(path, tensors=True)
+        except InputError as e: assert '\n' not in str(e)
+
+
 @pytest.mark.parametrize('body', [b'\x80\x04Nr\xff\xff\xff\x7f.', b'\x80\x05\x96' + (2**42).to_bytes(8, 'little') + b'.', b'\x80\x04\x8e' + (2**42).to_bytes(8, 'little') + b'.', b'\x80\x04\x8d' + (2**42).to_bytes(8, 'little') + b'.'])
 def test_a_few_bytes_cannot_ask_for_gigabytes(tmp_path, body):
     import resource

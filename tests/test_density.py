@@ -385,12 +385,20 @@ def test_feature_files(tmp_path, videos):
         got = dict(feature_videos(tmp_path/source)); assert got.keys() == videos.keys() and all(np.array_equal(got[k], x) for k, x in videos.items())
 
 
+@pytest.mark.parametrize('pack', [lambda x: x, gzip.compress], ids=['plain', 'gzip'])
+def test_torch_tensors_in_pickles(tmp_path, pack):
+    x = {'a': torch.randn(5, 3), 'b': torch.randn(8, 6)[1:7, 2:5], 'c': torch.randn(3, 4).T}
+    (tmp_path/'t.pkl').write_bytes(pack(pickle.dumps([dict(name=k, sign=v) for k, v in x.items()])))
+    got = dict(feature_videos(tmp_path))
+    assert got.keys() == x.keys() and all(np.array_equal(got[k], v.numpy()) for k, v in x.items())
+
+
 class Hostile:
     def __reduce__(self): return os.system, ('true',)
 
 
 @pytest.mark.parametrize('name,make,message', [
-    ('a.pkl', lambda: pickle.dumps({'v': Hostile()}), 'plain data'), ('a.pkl', lambda: pickle.dumps([dict(name='v', sign=torch.ones(2, 2))]), 'torch tensors are not read'), ('a.pkl', lambda: pickle.dumps([1]), 'records with a name'), ('a.pkl', lambda: pickle.dumps('x'), 'a dict by video'),
+    ('a.pkl', lambda: pickle.dumps({'v': Hostile()}), 'plain data'), ('a.pkl', lambda: pickle.dumps([dict(name='v', sign=torch.ones(2))]), r'float32 \(2,\)'), ('a.pkl', lambda: pickle.dumps([dict(name='v', sign=None)]), 'found NoneType'), ('a.pkl', lambda: pickle.dumps([1]), 'records with a name'), ('a.pkl', lambda: pickle.dumps('x'), 'a dict by video'),
     ('a.pkl', lambda: pickle.dumps(np.ones((2, 2)))[:-9], 'a complete pickle'), ('a.pkl', lambda: pickle.dumps({'v': np.ones((2, 2), int)}), r'int64 \(2, 2\)'), ('a.pkl', lambda: pickle.dumps({'v': [[1.]]}), 'found list'), ('a.npz', lambda: b'x', 'a .npz archive'), ('a.npy', lambda: b'x', 'header'), ('b.txt', lambda: b'x', 'at least one of')])
 def test_bad_files(tmp_path, name, make, message):
     (tmp_path/name).write_bytes(make())

@@ -529,3 +529,8 @@ def test_a_scheduler_that_is_not_there(place):
     assert time.monotonic() - began < 60
     one_line(e, 'scheduler: expected a Dask scheduler at tcp://127.0.0.1:9')
     with pytest.raises(InputError): Experiment('t', units.toy, {'a': Toy()}).run(backend='dask', scheduler='nonsense://x')
+
+
+def test_an_outcome_in_which_all_failed_says_so():
+    got = Experiment('none', units.toy, {'a': Toy(trouble='error'), 'b': Toy(trouble='error')}, (0,)).run(device='cpu', workers=1, progress=False, only=['a'])
+    assert not got.records and got.rows == ('a',) and 'no such gloss' in got.summary() and 'none: 1 units: 0 computed' in got.summary()
