@@ -405,13 +405,16 @@ def wide(rows, table, digits=None, columns=None, missing=()):
 def p_text(p): return '' if p is None else '< 0.0001' if p < .0001 else f'{p:.3g}'
 
 def claims_frame(result, reference=None, digits=2):
-    "DataFrame of claims: the statement, what the paper printed, ours ± CI, p, p after Holm's correction, verdict; the reference run stands in for what did not run here."
-    own = [k for k in result['claims'] if k['verdict'] != 'not run']
-    rest = [k for k in (reference or result)['claims'] if k['id'] not in {o['id'] for o in own}]
+    "DataFrame of claims: the statement, what the paper printed, ours ± CI, p, p after Holm's correction, verdict; each from the run of the larger scale, this one or the reference, that judged it."
+    scale = lambda r: SCALES.index(r['provenance']['parameters'].get('scale', 'smoke'))
+    first, other = (reference, result) if reference and scale(reference) > scale(result) else (result, reference)
+    own = [k for k in first['claims'] if k['verdict'] != 'not run']
+    rest = [k for k in (other or first)['claims'] if k['id'] not in {o['id'] for o in own}]
+    name = lambda r: '' if r is None else 'this run' if r is result else f'reference: {origin(r)}'
     holm = {'p, Holm'} if any(k.get('p_holm') is not None for k in own + rest) else set()
     row = lambda k, run: {'claim': k['text'], 'paper': number(k['printed'], digits), 'ours': with_interval(k['effect'], k['low'], k['high'], digits), 'p': p_text(k['p']), **{h: p_text(k.get('p_holm')) for h in holm},
                           'verdict': marked(k['verdict']), 'evidence': k['evidence'], 'n': k['n'], 'run': run}
-    return pd.DataFrame([row(k, 'this run') for k in own] + [row(k, f'reference: {origin(reference)}' if reference else '') for k in rest])
+    return pd.DataFrame([row(k, name(first)) for k in own] + [row(k, name(other)) for k in rest])
 
 def missing_frame(result):
     "DataFrame of what did not run: part, needs, command."

@@ -280,3 +280,14 @@ def test_wide_leaves_open_what_was_never_meant():
 
 def test_kinds_and_verdicts_are_the_documented_ones():
     assert KINDS == ('value', 'difference', 'equivalence') and VERDICTS == ('holds', 'contradicted', 'inconclusive', 'not testable here', 'not run')
+
+
+def test_claims_come_from_the_larger_run():
+    def run(scale, effect, ids=('a', 'b')):
+        claims = [claim('semlex-' + i, i.upper(), paper='semlex', evidence='mechanism', corpus='signworld', kind='difference', verdict='holds', unit='points', effect=effect, low=effect - 1, high=effect + 1, p=.01, n=3) for i in ids]
+        return dict(claims=claims, rows=[], provenance=dict(parameters=dict(scale=scale, seeds='0'), git=dict(commit=None, dirty=False), date='2026-01-01'))
+    small, large = run('smoke', 9.), run('cpu', 2., ('a',))
+    both = claims_frame(small, large)
+    assert both['claim'].tolist() == ['A', 'B'] and both['ours'].str.startswith('2.00').tolist() == [True, False]
+    assert both['run'].str.startswith('reference: cpu').tolist() == [True, False] and both['run'][1] == 'this run'
+    assert claims_frame(large, small)['run'][0] == 'this run'

@@ -198,7 +198,7 @@ def test_isl30_folds_hold_one_signer_out(real, monkeypatch, tmp_path):
     (e,) = sx.experiments('smoke', 'isl30', (0,))
     c = sx.corpus_clips(e.rows['majority / S03'].data)
     assert set(c.signer[sx.at(c, 'test')]) == {'S03'} and 'S03' not in c.signer[c.split != 'test']
-    assert c.x.shape == (2700, 24, 12, 3) and (c.codes < 0).all()
+    assert c.x.shape == (2700, 32, 12, 3) and (c.codes < 0).all()
 
 
 def test_recorders_are_held_out(real, monkeypatch):

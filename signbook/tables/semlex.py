@@ -304,6 +304,7 @@ class Training:
     watch: bool = False     # write down dev and test accuracy after every epoch
     zoom: float = .15       # augmentation: scale per axis (log)
     move: float = .05       # and place, shoulder widths
+    smoothing: float = 0.   # of labels
 
 def training_clips(config, clips, seed):
     "Indices of the clips that are learned from."
@@ -347,7 +348,7 @@ def train(config, clips, seed, device='cpu'):
     seen = lambda split: lambda m: {'top-1': topk_accuracy(predict(m, clips, at(clips, split), device)[0], clips.gloss[at(clips, split)])}
     watch, history = {s: seen(s) for s in ('dev', 'test')} if config.watch else None, []
     for heads, epochs in stages(config, use):
-        loss = lambda model, b: multitask_loss(model, model(b[0], b[1]), b[2], b[3], heads, config.weighting)
+        loss = lambda model, b: multitask_loss(model, model(b[0], b[1]), b[2], b[3], heads, config.weighting, config.smoothing)
         history += fit(model, loss, batch, len(index), replace(config.fit, epochs=epochs), seed=seed, device=device, dev=seen('dev') if config.fit.monitor else None, watch=watch, progress=False).history
     return model, history
 
@@ -622,25 +623,26 @@ class Recipe(NamedTuple):
     fit: FitConfig
     zoom: float = .15
     move: float = .05
+    smoothing: float = 0.
 
 def recipe_of(corpus, scale):
     "The `Recipe` of a real corpus; one that is not known here is learned from like WLASL."
-    cut = {'isl30': dict(frames=24), 'asl-mediapipe': dict(frames=20)}.get(corpus, dict(frames=48))
-    net, fit = {'isl30': (Net('graph', (48, 48, 48, 96, 96, 96)), FitConfig(epochs=12, batch_size=32, lr=3e-3, weight_decay=.01, warmup=1.)), 'asl-mediapipe': (Net(), replace(_FIT, epochs=40)),
+    cut = {'isl30': dict(frames=32), 'asl-mediapipe': dict(frames=20)}.get(corpus, dict(frames=48))
+    net, fit = {'isl30': (Net('graph', (32, 32, 64, 64)), FitConfig(epochs=18, batch_size=32, lr=3e-3, weight_decay=.01, warmup=1.)), 'asl-mediapipe': (Net(), replace(_FIT, epochs=40)),
                 'semlex': (Net(channels=(256, 256)), replace(_FIT, epochs=20, batch_size=128))}.get(corpus, (Net(channels=(256, 256)), replace(_FIT, epochs=30, batch_size=64)))
     if scale == 'smoke': net, fit = _SMOKE
     if scale in ('gpu', 'paper') and corpus not in FOLDS: # all frames, padded to the longest of a batch; shear and rotation alone
         return Recipe(Data(corpus, frames=300, rate=-1.), Net('slgcn'), _RECIPE if scale == 'paper' else replace(_RECIPE, epochs=10), 0., 0.)
-    return Recipe(Data(corpus, **cut), net, fit)
+    return Recipe(Data(corpus, **cut), net, fit, smoothing=.1 if corpus == 'isl30' else 0.)
 
 # %% ../../nbs/11_semlex.ipynb #92cc34a1
 def real_experiments(corpus, scale, seeds):
     "Baselines and recognisers by fold; rows are named 'method / fold'."
-    data, net, fit, zoom, move = recipe_of(corpus, scale); loaded = load_real(corpus)
+    data, net, fit, zoom, move, smoothing = recipe_of(corpus, scale); loaded = load_real(corpus)
     folds = {f: replace(data, test=f) for f in FOLDS.get(corpus, ('',))}
     targets = ('gloss', 'both') if corpus not in FOLDS and (phonology_of(loaded) >= 0).any() else ('gloss',)
     kinds = {n: k for n, k in BASELINES.items() if len(loaded) < 5000 or k != 'dtw'}
-    rows = {f'{n} / {f}': c for f, d in folds.items() for n, c in [*((n, Baseline(replace(d, frames=min(d.frames, 48), rate=0.), k)) for n, k in kinds.items()), *((f'{net.kind} network, {NAMES[t]}', Training(d, net, fit, t, zoom=zoom, move=move)) for t in targets)]}
+    rows = {f'{n} / {f}': c for f, d in folds.items() for n, c in [*((n, Baseline(replace(d, frames=min(d.frames, 48), rate=0.), k)) for n, k in kinds.items()), *((f'{net.kind} network, {NAMES[t]}', Training(d, net, fit, t, zoom=zoom, move=move, smoothing=smoothing)) for t in targets)]}
     return [Experiment(f'semlex {corpus}', measure, rows, seeds, corpora={corpus: fingerprint(loaded)})]
 
 def experiments(scale='smoke', corpus='signworld', seeds=(0, 1, 2)):
