@@ -69,7 +69,7 @@ def check_readable(r, where='result'):
     if not isinstance(units := r['provenance'].get('units', []), list): raise InputError(where, '$.provenance.units', 'a list', repr(units))
     for i, u in enumerate(units):
         if not isinstance(u, dict): raise InputError(where, f'$.provenance.units[{i}]', 'an object', repr(u))
-        _check_there(u, where, f'$.provenance.units[{i}]', *_UNIT)
+        _check_there({k: v for k, v in u.items() if (k, v) != ('row', None)}, where, f'$.provenance.units[{i}]', *_UNIT) # a prerequisite has no row
     for kind in _TEXTS: _check_items(r, where, kind)
     return r
 

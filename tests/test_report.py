@@ -162,6 +162,7 @@ def test_hostile_parameters_are_quoted_for_the_shell(results):
     (lambda r: r['provenance'].update(units=['x']), '$.provenance.units[0]'),
     (lambda r: r['provenance'].update(units=[{}, {'cpu': '3 s'}]), '$.provenance.units[1].cpu'),
     (lambda r: r['provenance'].update(units=[{'device': None}]), '$.provenance.units[0].device'),
+    (lambda r: r['provenance'].update(units=[{'row': None}, {'row': 3}]), '$.provenance.units[1].row'),
 ])
 def test_malformed_result_is_refused_by_file_and_field(edit, field, results):
     r = write(results)
