@@ -10,7 +10,7 @@ reproduce: $(READY)  ## run every table notebook and write the report
 
 test: $(READY)  ## notebooks in step with the package, notebook tests, pytest
 	SIGNBOOK_OUTPUTS=$(VENV)/test-outputs PATH="$(BIN):$$PATH" $(BIN)/nbdev_test --n_workers 2
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 look: $(READY)  ## the report of the reference results that come with the clone, in a browser
 	SIGNBOOK_OUTPUTS=$(VENV)/look $(BIN)/signbook report
@@ -20,7 +20,6 @@ lab: $(READY)  ## open JupyterLab at the first notebook
 	$(BIN)/jupyter lab nbs/000_start.ipynb
 
 docs: $(READY)  ## the notebooks, guides, API and report as a site in _docs
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	NO_MKDOCS_2_WARNING=1 PATH="$(BIN):$$PATH" $(BIN)/mkdocs build --quiet
 
 $(READY): pyproject.toml constraints.txt

@@ -19,7 +19,7 @@ def home():
     "The README with its links turned to the site's pages."
     text = (ROOT / 'README.md').read_text(encoding='utf-8')
     for there, here in (('](nbs/', '](notebooks/'), ('](outputs/reference/', '](reference/'), ('](CONTRIBUTING.md', '](contributing.md'), ('](docs/', '](')): text = text.replace(there, here)
-    return text
+    return text.replace('[CITATION.cff](CITATION.cff)', 'CITATION.cff')
 
 
 def report_page():
