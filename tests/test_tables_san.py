@@ -1,0 +1,152 @@
+"SAN tables: pieces by hand, tables against SignWorld's truth, cells and claims, a small unit from end to end, and CiCo's features from files."
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from signbook.core import InputError
+from signbook.experiment import Outcome, compute
+from signbook.san import FineSet, Signs
+from signbook.signworld import articulation_distance, sentences
+from signbook.tables import san as st
+from signbook.training import FitConfig
+
+SMALL = st.Data(glosses=60, sentences=(60, 12, 16), every=8, tokens=12)
+QUICK = st.Training(SMALL, st.Net(dim=16), FitConfig(epochs=2, batch_size=32, lr=3e-3, every=1), FitConfig(epochs=1, batch_size=32, lr=3e-3))
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path_factory, monkeypatch):
+    "Outputs in one folder for the whole file, and one thread."
+    monkeypatch.setenv('SIGNBOOK_OUTPUTS', str(tmp_path_factory.getbasetemp()/'san'))
+    before = torch.get_num_threads(); torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def videos(): return st.videos_of(SMALL, 3)
+
+
+@pytest.fixture
+def made(): return compute(st.mining, st.Mining(QUICK, ((.9, .7),)), 3).metrics
+
+
+def test_features_are_standardised_and_padding_is_zero(videos):
+    real = torch.arange(videos.x.shape[1]) < videos.lengths[:, None]
+    assert videos.x.shape[0] == len(videos.texts) == 88 and videos.x.shape[1] <= 12 and (videos.x[~real] == 0).all()
+    train = torch.tensor(videos.split == 'train'); seen = videos.x[train][real[train]]
+    assert seen.mean(0).abs().max() < .2 and (videos.x.abs() <= 8).all()
+    assert videos.texts == [s.text for s in sentences(3, 0, 88, 40)]
+
+
+def test_pose_features_do_not_depend_on_place_or_size():
+    g = np.random.default_rng(0); pose = g.normal(size=(9, 75, 3)).astype(np.float32)
+    pose[:, 11], pose[:, 12] = (1, 0, 0), (-1, 0, 0)
+    a, b = st.pose_features(pose, 2), st.pose_features(3*pose + 5, 2)
+    assert a.shape == (5, 160) and np.allclose(a, b, atol=1e-4) and (a[-1, -38:] == 0).all()
+    assert st.spread(5, 9).tolist() == [0, 1, 2, 3, 4] and st.spread(9, 3).tolist() == [0, 4, 8]
+
+
+def test_truth_by_the_lexicon(made, videos):
+    world = st.world_of(SMALL, 3); truth = st.truth_of(SMALL, 3, st.names_of(videos)); d = articulation_distance(world)
+    own = dict(zip(truth.words, truth.gloss)); signs = {tuple(sorted(p[:2])) for p in (*world.lexicon.look_alikes, *world.lexicon.minimal_pairs)}
+    assert truth.pairs and all(tuple(sorted((own[a], own[b]))) in signs for a, b in truth.pairs) and all(own[a] == own[b] for a, b in truth.same)
+    far = [d[own[a], own[b]] for i, a in enumerate(truth.words) for b in truth.words[i+1:] if own[a] != own[b]]
+    assert max(d[own[a], own[b]] for a, b in truth.near) <= np.quantile(far, .1) + 1e-12
+    tables = st.true_tables(truth, 40)
+    assert st.quality(tables['alike'], truth)['precision'] == 100 and st.quality(tables['alike'], truth)['same'] == 0
+    for w, row in tables['nearest'].items(): assert row[0] == min((o for o in truth.words if own[o] != own[w]), key=lambda o: d[own[w], own[o]]) or np.isclose(d[own[w], own[row[0]]], min(d[own[w], own[o]] for o in truth.words if own[o] != own[w]))
+
+
+def test_keywords_and_restricted_tables():
+    assert st.keywords(['a b', 'a b', 'a c', 'a'], .5) == {'b'} and st.only(dict(a='bcd', x='a'), set('acd'), 1) == dict(a=('c',))
+
+
+@pytest.mark.parametrize('kind', ['token', 'pooled'])
+def test_own_captions_score_as_in_the_matrix(videos, kind):
+    torch.manual_seed(0); model = st.Retriever(st.Net(kind, 16), 160, st.names_of(videos), SMALL).eval(); index = st.at(videos, 'test')
+    v, vm, t, tm = st.encoded(model, videos, index, batch=5); s = st.all_scores(kind, v, t, vm, tm).detach()
+    rows = [[videos.texts[i], videos.texts[j]] for i, j in zip(index, np.roll(index, 1))]
+    for k, (a, b) in enumerate(st.scores_of(model, videos, index, rows, batch=7)): assert a == pytest.approx(float(s[k, k]), abs=1e-5) and b == pytest.approx(float(s[k, k - 1]), abs=1e-5)
+
+
+def test_batches_without_and_with_hard_captions(videos):
+    model = st.Retriever(QUICK.net, 160, st.names_of(videos), SMALL); word = videos.texts[0].split()[0]
+    plain = st.batches(QUICK, model, videos, None)(np.arange(4)); assert plain[4].numel() == 0 and st.batch_loss(QUICK)(model, plain).isfinite()
+    hard = st.batches(QUICK, model, videos, {word: ('xyz',)})(np.arange(4)); assert hard[4].shape[:2] == (4, 5) and hard[6].any() and not hard[6].all()
+    a, b = (st.batch_loss(replace(QUICK, lam=x))(model.eval(), hard) for x in (0., .4)); assert b > a
+
+
+@pytest.mark.parametrize('change', [dict(loss='vsepp'), dict(loss='hn-nce'), dict(net=st.Net('pooled', 16)), dict(net=st.Net('token', 16, 1, 1)), dict(miner='san', released=True)], ids=str)
+def test_every_kind_of_row_trains(videos, made, change):
+    config = replace(QUICK, **change); model, history = st.train(config, videos, st.table_for(config, made), 3)
+    assert len(history) == 2 and all(np.isfinite(h['loss']) for h in history) and 0 <= st.coarse_metrics(model, videos, 'test')['T2V R@1'] <= 100
+
+
+def test_mining_is_the_same_again_and_has_all_tables(made):
+    assert set(made['tables']) == set(st.MINERS) - {'none'} and set(made['sweep']) == {'0.9 0.7'}
+    assert len(made['sweep']['0.9 0.7']) <= len(made['tables']['san']) and made['reliable'] <= made['signs']
+    again = st.mining(st.Mining(QUICK, ((.9, .7),)), 3)
+    assert again['manifest']['sha256'] == made['manifest']['sha256'] and made['manifest']['captions'] == 16 and len(made['manifest']['generators']) == 4
+
+
+def test_true_pairs_differ_and_belong_to_test():
+    found = st.true_pairs(SMALL, 3, 5); texts = [s.text for s in sentences(3, 0, 88, 40)]
+    assert list(found) == ['look-alikes', 'minimal pairs', 'any two signs'] and len(found['any two signs']) == 5
+    assert all(72 <= i < 88 and texts[i] == a != b for rows in found.values() for i, a, b in rows)
+
+
+def outcome(values, rows=None):
+    "An outcome whose rows have one metric dict per seed."
+    class R:
+        def __init__(self, m): self.metrics = m
+    return Outcome('san', tuple(values), (0, 1, 2), {(r, s): R(m) for r, ms in values.items() for s, m in enumerate(ms)}, {}, [], 0., 1)
+
+
+def test_preserved_is_an_equivalence_and_a_gain_is_a_difference():
+    m = lambda fine, coarse: [dict(zip(('fine R@1', 'T2V R@1', 'V2T R@1', 'true minimal pairs'), (f, c, c, 50.))) for f, c in zip(fine, coarse)]
+    o = outcome({'main: CiCo': m((10, 11, 12), (50, 51, 52)), 'main: CiCo + SAN, literal': m((15, 16.1, 17), (49.9, 51.1, 52)), 'main: CiCo + static word vectors': m((10, 11, 12.1), (40, 41, 42))})
+    got = {c['id']: c for c in st.all_claims(o)}
+    assert got['san-fine-token']['verdict'] == 'holds' and got['san-coarse-v2t-token']['verdict'] == 'holds' and got['san-coarse-v2t-token']['margin'] == 2
+    assert got['san-fine-token']['printed'] == 21.5 and got['san-coarse-v2t-token']['printed'] == -2.3 and 'san-fine-pooled' not in got
+    worse = outcome({'main: CiCo': m((1, 2, 3), (50, 51, 52)), 'main: CiCo + SAN, literal': m((1, 2, 3), (45, 46.1, 47))})
+    assert {c['id']: c['verdict'] for c in st.all_claims(worse)}['san-coarse-v2t-token'] == 'contradicted'
+
+
+def test_rows_of_all_scales_and_an_absent_corpus(place):
+    for scale in st.SIZES:
+        e, = st.experiments(scale); assert 'main: CiCo' in e.rows and 'main: GFSLT-VLP + SAN, literal' in e.rows
+    assert len(st.table_rows(st.SIZES['gpu'])) > len(st.table_rows(st.SIZES['cpu'])) and not any('oracle' in r for r in st.table_rows(st.SIZES['gpu'], False))
+    assert st.experiments('paper', 'cico-features') == []
+    with pytest.raises(InputError, match='corpus'): st.experiments('smoke', 'how2sign')
+
+
+def test_a_unit_on_signworld():
+    row = replace(QUICK, miner='san', watch=True); m = compute(st.measure, st.Row(row, st.Mining(QUICK, ((.9, .7),))), 3).metrics
+    assert m['selected on test'] >= m['selected on dev'] and m['videos'] == 16 and m['candidates'] > 5
+    assert all(m[f'fine R@1, {g}'] >= m['fine R@1'] for g in ('static word vectors', 'masked language model', 'same category', 'SAN, literal'))
+
+
+def test_cico_features_from_files(place):
+    "The path of the paper scale: features and German texts in the released format."
+    at, g = place/'data'/'cico-features', np.random.default_rng(0)
+    said = [f'{a} {b} im {c}' for a in ('heute', 'morgen', 'abends') for b in ('regen', 'schnee', 'wind', 'sonne') for c in ('norden', 'sueden', 'osten')]
+    code = {w: g.normal(size=1024).astype(np.float32) for t in said for w in t.split()}
+    for split, rows in (('train', said*2), ('test', said[::3])):
+        (at/split).mkdir(parents=True); notes = {}
+        for i, t in enumerate(rows):
+            x = np.stack([code[w] for w in t.split() for _ in range(2)]) + .1*g.normal(size=(8, 1024)).astype(np.float32)
+            (at/split/f'{split}{i}.pkl').write_bytes(pickle.dumps(dict(name=f'{split}{i}', feature=x.astype(np.float32))))
+            notes[f'{split}{i}'] = dict(video_name=f'{split}{i}', text='english', ori_text=t, num_frames=8)
+        (at/f'{split}.pkl').write_bytes(pickle.dumps(notes))
+    e, = st.experiments('smoke', 'cico-features', (0,))
+    assert set(e.corpora) == {'cico-features'} and not any('oracle' in r for r in e.rows)
+    quick = {n: replace(r, row=replace(r.row, fit=replace(r.row.fit, epochs=2, every=1))) for n, r in e.rows.items() if n in ('main: CiCo', 'main: CiCo + SAN, literal')}
+    done = replace(e, rows=quick).run(workers=1, progress=False)
+    assert not done.failures, done.failures
+    cells = st.table_cells(done, 'smoke', 'cico-features'); assert {c['evidence'] for c in cells} == {'replicated'} and {c['row'] for c in cells if c['table'] == 'fine'} == {'CiCo', 'CiCo + SAN'}
+    assert st.mined_of(done)[0].metrics['manifest']['captions'] == 12
+    assert {c['corpus'] for c in st.all_claims(done, 'cico-features')} == {'cico-features'}
