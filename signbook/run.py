@@ -325,7 +325,7 @@ def _table_lines(name, path):
     for c in used: yield f"{'':24} {'✓' if present(c) else '–'} {c}" + ('' if present(c) else f': {fetch_command(c)}')
 
 # %% ../nbs/90_run.ipynb #922db0c0
-_PARTS = (('for everything', ()), ('for --backend dask', ('dask', 'distributed')), ('for Slurm', ('dask-jobqueue',)), ('for make test', ('nbdev', 'pytest', 'playwright')), ('for make docs', ('mkdocs-material', 'mkdocs-jupyter', 'mkdocstrings')))
+_PARTS = (('for everything', ()), ('for --backend dask', ('dask', 'distributed')), ('for Slurm', ('dask-jobqueue',)), ('for make test', ('pytest', 'pytest-xdist', 'playwright')), ('for make docs', ('mkdocs-material', 'mkdocs-jupyter', 'mkdocstrings')))
 
 def _package_lines():
     "Versions of what is installed, and what an optional part lacks."

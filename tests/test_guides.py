@@ -53,7 +53,7 @@ def test_own_checkpoint(golden, tmp_path, monkeypatch):
     torch.save({k.replace('enc/', 'model.encoder.'): torch.tensor(z[k]).float() for k in z.files if k.startswith('enc/')}, tmp_path / 'encoder.ckpt')
     monkeypatch.chdir(tmp_path); here = {}
     for code in blocks('own_checkpoint', 'python'): exec(code, here)
-    assert here['features'].shape == (60, 256) and 0 < here['density'].sdr < 150
+    assert here['features'].shape[1] == 256 and 0 < here['density'].sdr < 150
 
 
 def test_add_a_paper(tmp_path):
