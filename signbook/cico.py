@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['BLOCK_BYTES', 'KEEP_BYTES', 'SAME', 'MIXES', 'DIRECTIONS', 'cico_pairs', 'plot_pair', 'cico_similarity',
-           'pool_tokens', 'pooled_similarity', 'info_nce', 'symmetric_info_nce', 'LogitScale', 'mix_losses',
-           'cico_loss', 'vsepp_loss', 'hn_nce', 'cico_matrix', 'text_groups', 'retrieval_ceiling', 'Retrieval',
-           'plot_ranks', 'evaluate_retrieval', 'load_similarity', 'evaluate_files']
+           'word_counts', 'BagScores', 'pool_tokens', 'pooled_similarity', 'info_nce', 'symmetric_info_nce',
+           'LogitScale', 'random_swap', 'swapped_captions', 'mix_losses', 'cico_loss', 'vsepp_loss', 'hn_nce',
+           'cico_matrix', 'text_groups', 'retrieval_ceiling', 'Retrieval', 'plot_ranks', 'evaluate_retrieval',
+           'load_similarity', 'evaluate_files']
 
 # %% ../nbs/40_cico.ipynb #14d69125
-import math, zipfile
+import math, random, zipfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ from tqdm import tqdm
 # %% ../nbs/40_cico.ipynb #38045903
 from .audit import text_key
 from .core import PALETTE, InputError, check_name, pick_device, short_path
-from .metrics import _array, _before, _best_of_groups, _count, _indices, _lower_median, _official_t2v, _official_v2t, _pessimistic, _strings, _summary, bootstrap_interval, retrieval_metrics
+from .metrics import _array, _count, _indices, _lower_median, _strings, bootstrap_interval, direction_ranks, medians_of, rank_summary, retrieval_metrics
 from .training import gather, mask_of, pad
 
 # %% ../nbs/40_cico.ipynb #976140d5
@@ -194,6 +195,26 @@ def cico_similarity(
     Differentiable once in `video` and `text`. Computed in float32, or float64 for float64 tokens; a zero token has cosine 0 with everything."""
     return _all_pairs('cico_similarity', video, text, video_mask, text_mask, tau, mask_inner)
 
+# %% ../nbs/40_cico.ipynb #139db26a
+def word_counts(ids, mask, n):
+    "(..., n) float: how often each of `n` words is among ids (..., T) where the mask (..., T) is True."
+    return torch.zeros(*ids.shape[:-1], n, device=ids.device).scatter_add_(-1, ids, mask.to(torch.float32))
+
+class BagScores:
+    "CiCo's scores, without padding, of videos (A, Tv, D) with captions that are counts of the W words (W, D): the same vector for a word wherever it stands."
+    def __init__(self, video, words, video_mask=None, tau=.07):
+        v, w, valid, _ = _checked('BagScores', video, words[None], video_mask, None, tau)
+        self.tau, self.share = tau, _shares(valid, v.dtype)[..., None]
+        z = v @ w[0].T/tau; self.e = z.exp()*valid[..., None]; self.p = z*self.e
+        self.found = tau*self.p.sum(1)/self.e.sum(1) # (A, W): each word among the signs of a video
+    def _signs(self, counts): return self.tau*(self.p @ counts.mT/(self.e @ counts.mT).clamp_min(torch.finfo(self.e.dtype).tiny)*self.share).sum(1)
+    def all(self, counts):
+        "`(i2t, t2i)`, (A, B) each, of all videos with all captions (B, W)."
+        return self._signs(counts), self.found @ counts.T/counts.sum(-1)
+    def own(self, counts):
+        "`(i2t, t2i)`, (A, K) each, of videos with captions of their own (A, K, W)."
+        return self._signs(counts), (self.found[:, None]*counts).sum(-1)/counts.sum(-1)
+
 # %% ../nbs/40_cico.ipynb #7d470295
 def pool_tokens(
     tokens,   # (N, T, D)
@@ -259,6 +280,24 @@ class LogitScale(nn.Module):
     def forward(self):
         self.log.data.clamp_(max=math.log(self.largest))
         return self.log.exp()
+
+# %% ../nbs/40_cico.ipynb #b4da7c7c
+def random_swap(
+    caption,
+    alpha=.1, # swaps by length; one at least
+    rng=random
+):
+    "A caption with two of its words in each other's place, max(1, alpha * words) times (EDA's random swap; Wei and Zou, 2019)."
+    words = caption.split()
+    if not 0 <= alpha <= 1: raise InputError('random_swap', 'alpha', 'a number in [0, 1]', alpha)
+    for _ in range(max(1, int(alpha*len(words))) if len(words) > 1 else 0):
+        i, j = rng.sample(range(len(words)), 2); words[i], words[j] = words[j], words[i]
+    return ' '.join(words)
+
+def swapped_captions(captions, chance=.5, each=True, rng=random):
+    "Captions, swapped with `chance`: each by itself (CiCo), or all or none of them (`each=False`, SAN's release)."
+    if not each: return [random_swap(c, rng=rng) for c in captions] if rng.random() < chance else list(captions)
+    return [random_swap(c, rng=rng) if rng.random() < chance else c for c in captions]
 
 # %% ../nbs/40_cico.ipynb #c961a6ec
 def _everyones(text, mask):
@@ -408,16 +447,9 @@ def retrieval_ceiling(
     place = code.groupby(code).cumcount().to_numpy() + 1
     count = code.groupby(code).transform('size').to_numpy()
     own = np.arange(len(code)) if groups is None else _indices('retrieval_ceiling', 'groups', groups, len(groups), len(code))
-    return dict(t2v=_summary(place), v2t=_summary(count[own]) if ties == 'pessimistic' else _summary(place[own], _lower_median))
+    return dict(t2v=rank_summary(place), v2t=rank_summary(count[own]) if ties == 'pessimistic' else rank_summary(place[own], _lower_median))
 
 # %% ../nbs/40_cico.ipynb #60554a37
-def _query_ranks(s, groups, ties):
-    "For each direction: ranks, the query each belongs to (official T2V gives a query with ties several), and how many queries have a tie."
-    t2v, v2t = _before(_best_of_groups(s, groups).T, np.arange(s.shape[1])), _before(s, groups)
-    rank = dict(t2v=_pessimistic, v2t=_pessimistic) if ties == 'pessimistic' else dict(t2v=_official_t2v, v2t=_official_v2t)
-    each = lambda name, n: np.repeat(np.arange(len(n)), n if (name, ties) == ('t2v', 'official') else 1)
-    return {name: (rank[name](*b), each(name, b[1]), int((b[1] > 1).sum())) for name, b in (('t2v', t2v), ('v2t', v2t))}
-
 def _rank_intervals(ranks, query, median, **options):
     "{metric: (low, high)} by a bootstrap over queries; a query brings all its ranks."
     count, order, ranks = np.bincount(query), np.argsort(ranks, kind='stable'), ranks.astype(float)
@@ -481,12 +513,11 @@ def evaluate_retrieval(
     if merge:
         own = np.arange(len(s)) if groups is None and len(s) == len(code) else _indices(where, 'groups', groups, len(s), s.shape[1])
         s, groups, texts = s[:, first], code[own], [texts[i] for i in first]
-    values = retrieval_metrics(s, groups, ties)
-    g = np.arange(len(s)) if groups is None else np.asarray(groups)
-    ranked, medians = _query_ranks(s, g, ties), dict(t2v=np.median, v2t=_lower_median if ties == 'official' else np.median)
-    intervals = {d: _rank_intervals(r, q, medians[d], resamples=resamples, level=level, seed=seed) for d, (r, q, _) in ranked.items()} if resamples else None
+    ranked, medians = direction_ranks(s, groups, ties, where), medians_of(ties)
+    values = {d: rank_summary(r.ranks, medians[d]) for d, r in ranked.items()}
+    intervals = {d: _rank_intervals(r.ranks, r.query, medians[d], resamples=resamples, level=level, seed=seed) for d, r in ranked.items()} if resamples else None
     ceiling = None if texts is None else retrieval_ceiling(texts, groups, ties)
-    return Retrieval(values, intervals, ceiling, *({d: r[k] for d, r in ranked.items()} for k in (0, 2)), ties)
+    return Retrieval(values, intervals, ceiling, {d: r.ranks for d, r in ranked.items()}, {d: r.tied for d, r in ranked.items()}, ties)
 
 # %% ../nbs/40_cico.ipynb #7957b32a
 def _load(path, names=None, **kw):
