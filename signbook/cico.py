@@ -195,7 +195,7 @@ def cico_similarity(
     Differentiable once in `video` and `text`. Computed in float32, or float64 for float64 tokens; a zero token has cosine 0 with everything."""
     return _all_pairs('cico_similarity', video, text, video_mask, text_mask, tau, mask_inner)
 
-# %% ../nbs/40_cico.ipynb #139db26a
+# %% ../nbs/40_cico.ipynb #8458a672
 def word_counts(ids, mask, n):
     "(..., n) float: how often each of `n` words is among ids (..., T) where the mask (..., T) is True."
     return torch.zeros(*ids.shape[:-1], n, device=ids.device).scatter_add_(-1, ids, mask.to(torch.float32))
@@ -281,7 +281,7 @@ class LogitScale(nn.Module):
         self.log.data.clamp_(max=math.log(self.largest))
         return self.log.exp()
 
-# %% ../nbs/40_cico.ipynb #b4da7c7c
+# %% ../nbs/40_cico.ipynb #e6834b15
 def random_swap(
     caption,
     alpha=.1, # swaps by length; one at least

@@ -7,7 +7,7 @@ __all__ = ['word_shares', 'Signs', 'reliable_signs', 'confusions', 'confusion_ta
            'word_vectors', 'nearest_words', 'cosines', 'WordGuesser', 'guess_loss', 'train_guesser', 'guess_table',
            'random_table', 'pair_table', 'check_table', 'load_table', 'released_captions', 'hard_captions', 'fine_loss',
            'san_loss', 'FineSet', 'one_word_apart', 'fine_set', 'manifest_of', 'save_fine_set', 'load_fine_set',
-           'fine_ranks', 'rank_metrics']
+           'fine_ranks', 'rank_metrics', 'fine_scores', 'evaluate_san']
 
 # %% ../nbs/50_san.ipynb #9ca2d957
 import hashlib, json, random
@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 # %% ../nbs/50_san.ipynb #dac50552
+import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from scipy.sparse import coo_matrix
@@ -24,8 +26,9 @@ from sklearn.utils.extmath import randomized_svd
 from torch import nn
 
 # %% ../nbs/50_san.ipynb #fa0c5006
-from .cico import _mask, _tokens, cico_loss, cico_pairs
+from .cico import _folder_similarity, _load, _mask, _pooled, _side, _tokens, cico_loss, cico_pairs, evaluate_files
 from .core import InputError, check_name, load_json, load_pickle, save_json, set_seed, short_path
+from .metrics import _array, bootstrap_interval, rank_summary, retrieval_ranks
 from .training import FitConfig, fit, global_mean, mask_of, pad
 
 # %% ../nbs/50_san.ipynb #d5deb4a3
@@ -289,9 +292,9 @@ def hard_captions(
     rng=random
 ):
     "For each caption, up to `n` different hard captions with `swap` (or as many as it can) of its words exchanged; without a known word, other captions of the batch."
-    out, different = [], list(dict.fromkeys(captions))
+    out, different = [], list(dict.fromkeys(captions)); table = table | {w: [o for o in row if o != w] for w, row in table.items() if w in row}
     for c in captions:
-        words = c.split(); options = {w: [o for o in table[w] if o != w] for w in dict.fromkeys(words) if w in table}
+        words = c.split(); options = {w: table[w] for w in dict.fromkeys(words) if w in table}
         known, found = [w for w in options if options[w]], {}
         if not known: others = [o for o in different if o != c]; out.append(rng.sample(others, min(n, len(others)))); continue
         for _ in range(4*n):
@@ -386,9 +389,50 @@ def fine_ranks(own, hard, valid=None):
     if hard.ndim != 2 or own.shape != (len(hard),) or not np.isfinite(own).all(): raise InputError('fine_ranks', 'own', f'{len(hard)} finite scores', f'shape {own.shape}')
     valid = np.ones(hard.shape, bool) if valid is None else np.asarray(valid, bool)
     if valid.shape != hard.shape or not np.isfinite(hard[valid]).all(): raise InputError('fine_ranks', 'hard', f'finite scores, and valid of shape {hard.shape}', f'valid of shape {valid.shape}')
-    return 1 + ((hard >= own[:, None]) & valid).sum(1)
+    first = np.ones((len(own), 1), bool)
+    return retrieval_ranks(np.hstack([own[:, None], hard]), np.zeros(len(own), int), valid=np.hstack([first, valid])).ranks
 
 def rank_metrics(ranks):
     "R1, R5, R10 and MRR of ranks, in percent."
-    r = np.asarray(ranks)
-    return {**{f'R{k}': 100*float((r <= k).mean()) for k in (1, 5, 10)}, 'MRR': 100*float((1/r).mean())}
+    m = rank_summary(np.asarray(ranks)); return {k: m[k] for k in ('R1', 'R5', 'R10', 'MRR')}
+
+# %% ../nbs/50_san.ipynb #dfaf0642
+def _fine_of_folder(folder, tau=.07, mask_inner=True, mix=.5):
+    "(own (N,), hard (N, K)) scores of a folder with `fine.npy`."
+    (v, vm, _), (t, tm, _) = (_side(folder, s) for s in ('video', 'text')); f, where = np.array(_load(folder/'fine.npy')), short_path(folder/'fine.npy')
+    if f.ndim != v.ndim + 1 or len(f) != len(v) or f.shape[-1] != v.shape[-1] or len(t) != len(v): raise InputError(where, 'shape', f'({len(v)}, K, {"T, "*(v.ndim == 3)}{v.shape[-1]}), and a caption of each video', f.shape)
+    there = np.isfinite(f).all(axis=tuple(range(2, f.ndim))); f = np.where(there.reshape(there.shape + (1,)*(f.ndim - 2)), f, 0)
+    if v.ndim == 2: own, far = (np.array([_pooled(where, a[None], b)[0] for a, b in zip(v, x)]) for x in (np.asarray(t)[:, None], np.where(there[..., None], f, 1)))
+    else:
+        fm = np.ones(f.shape[:3], bool) if not (folder/'fine_mask.npy').is_file() else np.array(_load(folder/'fine_mask.npy')).astype(bool); fm[..., 0] |= ~there
+        tensor = lambda x, kind=np.float32: torch.from_numpy(np.array(x, kind))
+        score = lambda x, m: sum(w*s for w, s in zip((mix, 1 - mix), cico_pairs(tensor(v), tensor(x), vm, m, tau, mask_inner))).numpy()
+        own, far = score(np.asarray(t)[:, None], None if tm is None else np.asarray(tm)[:, None]), score(f, fm)
+    return own[:, 0], np.where(there, far, np.nan)
+
+def fine_scores(path, **options):
+    "(own (N,), hard (N, K) with NaN where there is none) of a file or folder that `evaluate_san` reads; None where it has no fine part."
+    path = Path(path)
+    if path.is_dir(): return _fine_of_folder(path, **options) if (path/'fine.npy').is_file() else None
+    if path.suffix != '.npz' or 'fine' not in (held := _load(path, ('similarity', 'groups', 'fine'))): return None
+    s, far = held['similarity'], held['fine']; at = held.get('groups', np.arange(len(s)))
+    if far.ndim != 2 or len(far) != len(s): raise InputError(short_path(path), 'fine', f'shape ({len(s)}, K)', far.shape)
+    return s[np.arange(len(s)), at], far
+
+# %% ../nbs/50_san.ipynb #132fdb38
+def evaluate_san(
+    path, # `.npy` or `.npz` matrix, or a folder of features, with a fine part or without
+    resamples=2000, seed=0, tau=.07, mask_inner=True, mix=.5, # as in `cico_matrix`
+    **options # `texts`, `groups`, `ties`, `merge`, as in `evaluate_files`
+):
+    """`(DataFrame, Retrieval)`: coarse metrics of both directions and, where there are hard captions, fine V2T R1, R5, R10 and MRR, each with an interval over queries (SAN, section 4).
+
+    `InputError` for a file or field that is not as described. Ties count against, in the fine part always."""
+    found, figure = evaluate_files(path, resamples=resamples, seed=seed, tau=tau, mask_inner=mask_inner, mix=mix, **options)
+    plt.close(figure); coarse = found.frame(); rows = pd.concat({'coarse': coarse}); fine = fine_scores(path, tau=tau, mask_inner=mask_inner, mix=mix)
+    if fine is None: return rows, found
+    own, far = fine; r = fine_ranks(own, np.where(np.isnan(far), 0, far), ~np.isnan(far))
+    each = {**{f'R{k}': 100.*(r <= k) for k in (1, 5, 10)}, 'MRR': 100/r}
+    spread = {k: bootstrap_interval(x, np.mean, resamples=resamples, seed=seed) if resamples else (None, None) for k, x in each.items()}
+    lines = pd.DataFrame({('fine', 'v2t', k): dict(value=x.mean(), low=spread[k][0], high=spread[k][1]) for k, x in each.items()}).T
+    return pd.concat([rows, lines]), found

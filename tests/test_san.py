@@ -301,3 +301,19 @@ def test_ranks_are_those_of_a_loop():
     m = rank_metrics(r); assert m['R5'] == pytest.approx(100*np.mean([x <= 5 for x in want])) and m['MRR'] == pytest.approx(100*np.mean([1/x for x in want]))
     for bad in (dict(own=own[1:]), dict(valid=valid[1:]), dict(hard=np.full((40, 7), np.nan))):
         with pytest.raises(InputError): fine_ranks(**{**dict(own=own, hard=hard, valid=valid), **bad})
+
+
+@pytest.mark.parametrize('tokens', [False, True])
+def test_one_call_for_coarse_and_fine(tmp_path, tokens):
+    g = np.random.default_rng(0); shape = (5, 3, 4) if tokens else (5, 4)
+    v = g.normal(size=shape); t = v + .3*g.normal(size=shape); hard = np.repeat(t[:, None], 3, 1) + .5*g.normal(size=(5, 3, *shape[1:])); hard[2, 1:] = np.nan
+    for n, x in (('video', v), ('text', t), ('fine', hard)): np.save(tmp_path/f'{n}.npy', x.astype(np.float32))
+    if tokens:
+        for n, m in (('text', np.ones((5, 3))), ('fine', np.ones((5, 3, 3)))): m[..., 2:] = 0; np.save(tmp_path/f'{n}_mask.npy', m.astype(int))
+    frame, found = evaluate_san(tmp_path, resamples=50); own, far = fine_scores(tmp_path)
+    assert np.isnan(far).sum() == 2 and set(frame.index.get_level_values(0)) == {'coarse', 'fine'} and found.values['t2v']['R1'] == frame.loc[('coarse', 't2v', 'R1'), 'value']
+    ranks = [1 + sum(h >= o for h in row if h == h) for o, row in zip(own, far)]
+    assert frame.loc[('fine', 'v2t', 'MRR'), 'value'] == pytest.approx(100*np.mean([1/r for r in ranks]))
+    if not tokens: assert own[0] == pytest.approx(v[0] @ t[0]/np.linalg.norm(v[0])/np.linalg.norm(t[0]), abs=1e-6)
+    np.save(tmp_path/'fine.npy', np.zeros((4, 3, 4)))
+    with pytest.raises(InputError, match='fine.npy: shape'): evaluate_san(tmp_path, resamples=0)

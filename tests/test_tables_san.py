@@ -68,9 +68,30 @@ def test_keywords_and_restricted_tables():
 @pytest.mark.parametrize('kind', ['token', 'pooled'])
 def test_own_captions_score_as_in_the_matrix(videos, kind):
     torch.manual_seed(0); model = st.Retriever(st.Net(kind, 16), 160, st.names_of(videos), SMALL).eval(); index = st.at(videos, 'test')
-    v, vm, t, tm = st.encoded(model, videos, index, batch=5); s = st.all_scores(kind, v, t, vm, tm).detach()
+    s = st.coarse_scores(model, videos, index, batch=5); v, vm, t, tm = st.encoded(model, videos, index, batch=5)
+    slow = sum(st.cico_similarity(v, t, vm, tm, mask_inner=True))/2 if kind == 'token' else st._pooled_scores(v, vm, st.pool_tokens(t, tm))[0]
+    assert np.allclose(s, slow.detach().numpy(), atol=1e-5)
     rows = [[videos.texts[i], videos.texts[j]] for i, j in zip(index, np.roll(index, 1))]
     for k, (a, b) in enumerate(st.scores_of(model, videos, index, rows, batch=7)): assert a == pytest.approx(float(s[k, k]), abs=1e-5) and b == pytest.approx(float(s[k, k - 1]), abs=1e-5)
+
+
+def test_words_without_context_have_the_gradients_of_tokens(videos):
+    "The loss that shares the cosines of words is that of captions read token by token."
+    config = replace(QUICK, net=st.Net('token', 16)); model = st.Retriever(config.net, 160, st.names_of(videos), SMALL).eval(); word = videos.texts[0].split()[0]
+    batch = st.batches(config, model, videos, {word: ('xyz', *st.names_of(videos)[3:9])})(np.arange(9)); found = []
+    for read in (st._by_words, st._by_tokens):
+        model.zero_grad(); v, vm = model.see(*batch[:2]); both, far = read(model, v, vm, [batch[2:4], batch[4:6]])
+        (st.coarse_loss(config, 'token', both, model.scale(), batch[7]) + st.fine_loss(model.scale()*torch.cat([both[0].diag()[:, None], far[0]], 1), batch[6])).backward()
+        found.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+    assert torch.allclose(*found, atol=1e-5) and found[0].abs().max() > .01
+
+
+def test_captions_are_swapped_after_the_hard_ones_were_made(videos):
+    model = st.Retriever(QUICK.net, 160, st.names_of(videos), SMALL); table = {w: ('xyz',) for w in st.names_of(videos)}
+    clean, swapped = (st.batches(replace(QUICK, swapped=c), model, videos, table) for c in (0., 1.))
+    draw = lambda make: (st.random.seed(1), make(np.arange(6)))[1]
+    a, b = draw(clean), draw(swapped)
+    assert not torch.equal(a[2], b[2]) and torch.equal(a[2].sort()[0], b[2].sort()[0]) and torch.equal(a[4], b[4])
 
 
 def test_batches_without_and_with_hard_captions(videos):
@@ -91,6 +112,39 @@ def test_mining_is_the_same_again_and_has_all_tables(made):
     assert len(made['sweep']['0.9 0.7']) <= len(made['tables']['san']) and made['reliable'] <= made['signs']
     again = st.mining(st.Mining(QUICK, ((.9, .7),)), 3)
     assert again['manifest']['sha256'] == made['manifest']['sha256'] and made['manifest']['captions'] == 16 and len(made['manifest']['generators']) == 4
+
+
+def test_the_miner_is_the_row_without_hard_negatives():
+    rows = st.experiments('cpu')[0].rows
+    assert rows['main: CiCo'].row == rows['main: CiCo'].mining.base and all(n in rows for k in st.BACKBONES for m in st.MINERS if (n := f'main: {st.row_name(k, m)}'))
+    swept = [n.removeprefix('sweep: ').split(' = ') for n in rows if n.startswith('sweep')]
+    for constant, default in st.SWEPT.items():
+        values = [float(v) for k, v in swept if k == constant]; assert min(values) < default < max(values)
+    assert rows['main: CiCo + SAN, literal'].row.hard == st.SWEPT['N_hard'] == 5 and rows['main: CiCo + SAN, literal'].row.swap == 2
+
+
+def test_candidates_of_the_user_become_a_miner(tmp_path):
+    names = st.names_of(st.videos_of(SMALL, 3)); file = tmp_path/'llm.json'; file.write_text(f'{{"{names[4]}": ["{names[5]}", "nobody"], "nothing": ["{names[4]}"]}}')
+    rows = st.experiments('smoke', candidates=str(file))[0].rows; assert sum('your candidates' in n for n in rows) == 2 and not any(r.candidates for n, r in rows.items() if 'your' not in n)
+    assert st.own_table(rows['main: CiCo + your candidates'].candidates, names) == {names[4]: (names[5],)}
+    row = st.Row(replace(QUICK, miner='yours'), st.Mining(QUICK, ((.9, .7),)), rows['main: CiCo + your candidates'].candidates)
+    done = replace(st.experiments('smoke')[0], rows={'main: CiCo + your candidates': row, 'main: CiCo': replace(row, row=QUICK, candidates=())}, seeds=(3,)).run(workers=1, progress=False)
+    assert not done.failures and done.records['main: CiCo + your candidates', 3].metrics['table']['pairs'] == 1
+    assert any(c['row'] == 'your candidates' and c['column'] == 'pairs' and c['value'] == 1 for c in st.mining_cells(done, 'smoke'))
+    file.write_text('{"a": "b"}')
+    with pytest.raises(InputError, match=r'llm.json: \$.a: expected a list'): st.experiments('smoke', candidates=str(file))
+
+
+def test_a_run_of_stored_rows_still_has_its_mining():
+    rows = {'main: CiCo': st.Row(QUICK, st.Mining(QUICK, ((.9, .7),)))}; e = replace(st.experiments('smoke')[0], rows=rows, seeds=(3,))
+    for _ in range(2): done = st.with_mined(e, e.run(workers=1, progress=False)); assert set(st.mined_of(done)) == {3}
+
+
+def test_effects_of_constants_are_paired_by_seed():
+    m = lambda *v: [{k: x for k in (*st.COARSE, *st.FINE)} | dict(videos=9) for x in v]
+    o = outcome({'main: CiCo + SAN, literal': m(1., 2., 4.), 'sweep: λ = 1': m(2., 4., 5.)})
+    got = [c['value'] for c in st.table_cells(o, 'cpu') if c['table'] == 'sweep effect' and c['column'] == 'fine R@1' and c['row'] == 'λ = 1']
+    assert got == [1., 2., 1.]
 
 
 def test_true_pairs_differ_and_belong_to_test():
