@@ -10,7 +10,7 @@ __all__ = ['MINERS', 'NAMES', 'RATE', 'TOP', 'SIZES', 'BACKBONES', 'COARSE', 'FI
            'train', 'trained', 'retriever_of', 'mined_signs', 'visual_table', 'category_table', 'Mining',
            'semantic_tables', 'true_tables', 'quality', 'hardness', 'mining', 'scores_of', 'fine_metrics', 'any_other',
            'true_pairs', 'pair_metrics', 'own_table', 'table_for', 'measure', 'Row', 'needs', 'Scale', 'row_name',
-           'table_rows', 'experiments', 'mined_of', 'with_mined', 'renamed', 'table_cells', 'make_effects',
+           'table_rows', 'experiments', 'mined_of', 'with_mined', 'renamed', 'table_cells', 'sweep_effects',
            'pair_cells', 'generator_cells', 'mining_cells', 'quality_cells', 'selection_cells', 'replace_rows', 'gains',
            'gain_cells', 'printed_gain', 'all_claims', 'hardness_claim', 'pooled_cells', 'fine_figure', 'sweep_figure',
            'gain_figure', 'identity', 'fine_files', 'save_scores']
@@ -297,7 +297,7 @@ def train(config, videos, table, seed, device='cpu'):
     "(model, history) of a `Training`."
     set_seed(seed); model = Retriever(config.net, videos.x.shape[-1], names_of(videos), config.data)
     dev = lambda split: lambda m: dev_score(m, videos, split, device)
-    done = fit(model, batch_loss(config), batches(config, model, videos, table), len(at(videos, 'train')), replace(config.fit, monitor='R1'), seed=seed, device=device, lengths=[len(videos.texts[i].split()) for i in at(videos, 'train')], dev=dev('dev'), watch={'test': dev('test')} if config.watch else None, progress=False)
+    done = fit(model, batch_loss(config), batches(config, model, videos, table), len(at(videos, 'train')), replace(config.fit, monitor='R1'), seed=seed, device=device, lengths=videos.lengths[at(videos, 'train')].tolist(), dev=dev('dev'), watch={'test': dev('test')} if config.watch else None, progress=False)
     return model, done.history
 
 def trained(config, seed, device='cpu'):
@@ -526,9 +526,9 @@ def table_cells(outcome, scale, corpus='signworld'):
     out = [*make('coarse', COARSE, 'main'), *make('fine', FINE, 'main')]
     some = {k: COARSE[k] for k in ('T2V R@1', 'V2T R@1')} | {'fine R@1': ('fine R@1', '%'), 'fine MRR': ('fine MRR', '%')}
     same = [c for c in make('sweep', some, 'main') if c['row'] in ('main: CiCo', 'main: CiCo + SAN, literal')]
-    return renamed([*out, *same, *make('sweep', some, 'sweep'), *make_effects(outcome, some, here)])
+    return renamed([*out, *same, *make('sweep', some, 'sweep'), *sweep_effects(outcome, some, here)])
 
-def make_effects(outcome, columns, here):
+def sweep_effects(outcome, columns, here):
     "Cells of each changed constant: the difference from SAN with its defaults, seed by seed."
     same, out = f"main: {row_name('token', 'san')}", []
     for row in [r for r in outcome.rows if r.startswith('sweep')]:
@@ -625,10 +625,10 @@ def fine_figure(result):
     "Fine R@1 and true minimal pairs by miner; filled dots: token retriever, open ones: pooled."
     use_style(); fig, axes = plt.subplots(1, 2, figsize=(9.5, 4.4), sharey=True); name = lambda k, m: row_name(k, m).replace('SAN, literal', 'SAN')
     tables = ('fine', 'V2T R@1', 'fine R@1 (%)'), ('true pairs', 'minimal pairs', 'minimal pairs told apart (%)')
-    shown = [m for m in NAMES if any((name(k, m), 'V2T R@1') in pooled_cells(result, 'fine') for k in BACKBONES)]
+    fine = pooled_cells(result, 'fine'); shown = [m for m in NAMES if any((name(k, m), 'V2T R@1') in fine for k in BACKBONES)]
     colour = lambda m: PALETTE['muted'] if m == 'none' else PALETTE['released'] if 'oracle' in NAMES[m] else PALETTE['paper'] if 'san' in m else PALETTE['ours']
     for ax, (table, column, label) in zip(axes, tables):
-        cells = pooled_cells(result, table)
+        cells = fine if table == 'fine' else pooled_cells(result, table)
         for dy, (kind, backbone) in zip((-.15, .15), BACKBONES.items()):
             for y, m in enumerate(shown):
                 if not (c := cells.get((name(kind, m), column))): continue
@@ -643,7 +643,7 @@ def fine_figure(result):
 SWEPT = {'α': .7, 'β': .7, 'λ': .4, 'N_swap': 2, 'N_hard': 5}
 
 def sweep_figure(result):
-    "Change of fine R@1 and of coarse R@1 (mean of both directions' cells) against each constant of SAN; the default is 0."
+    "Change of fine R@1, coarse T2V R@1 and coarse V2T R@1 against each constant of SAN; the default is 0."
     use_style(); fig, axes = plt.subplots(1, len(SWEPT), figsize=(9.5, 2.9), sharey=True); cells = pooled_cells(result, 'sweep effect')
     for ax, (constant, default) in zip(axes, SWEPT.items()):
         ax.axhline(0, color=PALETTE['muted'], lw=1)
