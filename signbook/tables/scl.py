@@ -4,22 +4,23 @@
 
 # %% auto #0
 __all__ = ['CHANNELS', 'KINDS', 'SELECTIONS', 'ALL', 'SIZES', 'BASELINE', 'CL', 'SCL', 'CL2', 'SCL2', 'BASELINE2', 'LONG',
-           'PERMUTED', 'CURRICULA', 'SIMILARITIES', 'DETECTORS', 'TARGETS', 'SCORES', 'MEETING', 'AGAINST', 'MARGIN',
-           'Data', 'Corpus', 'pose_features', 'world_of', 'features', 'corpus_of', 'rows_of', 'shared_signs',
-           'confusability', 'truth_of', 'train_truth', 'Reference', 'Select', 'Run', 'Row', 'data_of', 'tokens_of',
-           'similarities', 'model_of', 'record', 'trajectories_of', 'delta_for', 'sampler_of', 'Noted',
-           'meeting_metrics', 'scores', 'stage1', 'measure', 'needs', 'Scale', 'main_rows', 'control_rows',
-           'sensitivity_rows', 'table_rows', 'Analysis', 'without_drift', 'word_overlap', 'detection', 'ranking',
-           'analyse', 'analysis_needs', 'experiments', 'recipe_frame', 'table_cells', 'meeting_cells', 'effect_cells',
-           'effects_frame', 'class_cells', 'truth_cells', 'paper_claims', 'control_claims', 'truth_claims',
-           'pooled_cells', 'course_figure', 'sensitivity_frame', 'effect_figure', 'meeting_figure', 'identity']
+           'PERMUTED', 'CURRICULA', 'SIMILARITIES', 'DETECTORS', 'TARGETS', 'SCORES', 'SHARED', 'MEETING', 'AGAINST',
+           'MARGIN', 'CHOICES', 'Data', 'Corpus', 'pose_features', 'world_of', 'features', 'corpus_of', 'rows_of',
+           'shared_signs', 'confusability', 'truth_of', 'train_truth', 'Reference', 'Select', 'Run', 'Row', 'Unmasked',
+           'data_of', 'tokens_of', 'similarities', 'model_of', 'Watch', 'epochs_of', 'record', 'trajectories_of',
+           'delta_for', 'sampler_of', 'Noted', 'meeting_metrics', 'scores', 'stage1', 'measure', 'needs', 'Scale',
+           'main_rows', 'control_rows', 'sensitivity_rows', 'table_rows', 'Analysis', 'without_drift', 'word_overlap',
+           'detection', 'ranking', 'precision_of_as_many', 'analyse', 'again_of', 'analysis_needs', 'experiments',
+           'recipe_frame', 'table_cells', 'meeting_cells', 'effect_cells', 'effects_frame', 'class_cells',
+           'truth_cells', 'paper_claims', 'control_claims', 'truth_claims', 'pooled_cells', 'course_figure',
+           'sensitivity_frame', 'effect_figure', 'meeting_figure', 'identity', 'choices_frame']
 
-# %% ../../nbs/42_scl_tables.ipynb #c812c488
+# %% ../../nbs/42_scl_tables.ipynb #c0e88b0e
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
-# %% ../../nbs/42_scl_tables.ipynb #b0c87340
+# %% ../../nbs/42_scl_tables.ipynb #3b268e6f
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -28,7 +29,7 @@ import torch.nn.functional as F
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-# %% ../../nbs/42_scl_tables.ipynb #7b7dbbf4
+# %% ../../nbs/42_scl_tables.ipynb #afce46d6
 from ..audit import text_key
 from ..cico import evaluate_retrieval, text_groups
 from ..core import PALETTE, check_name, set_seed, use_style
@@ -37,18 +38,18 @@ from ..experiment import Experiment, Made, compute
 from ..gfslt import GFSLTConfig, GFSLTData, evaluate_gfslt, gfslt_config, translate_loss
 from ..metrics import seed_test
 from ..pose import interpolate, normalise_shoulders
-from ..scl import CLASSES, EPSILONS, OnlineSelectionSampler, PairSelectionSampler, Recorder, SCLSLT, Trajectories, add_lora, class_sensitivity, delta_of, drift_share, ends_of, fill_similarity, meetings, median_level, near_texts, new_trajectories, plot_sensitivity, scl_loss, second_stage, thinned, trajectory_classes
+from ..scl import CLASSES, EPSILONS, OnlineSelectionSampler, PairSelectionSampler, Recorder, SCLSLT, Trajectories, add_lora, class_sensitivity, delta_of, drift_share, ends_of, fill_similarity, meetings, median_level, near_texts, new_trajectories, pair_similarity, plot_sensitivity, scl_loss, second_stage, thinned, trajectory_classes
 from ..signworld import Size, articulation_distance, make_world, rendered, sentence_motions, sentence_splits, sentences, world_fingerprint
 from ..slt import build_vocabulary
 from ..training import FitConfig, fit, to_device
 
-# %% ../../nbs/42_scl_tables.ipynb #ee36008c
+# %% ../../nbs/42_scl_tables.ipynb #8954debf
 @dataclass(frozen=True)
 class Data:
     "Which videos and sentences of a SignWorld."
     glosses: int = 120  # signs of the lexicon
     concepts: int = 40  # of them in sentences
-    sentences: tuple = (288, 20, 200)  # train, dev, test
+    sentences: tuple = (256, 20, 200)  # train, dev, test
     signers: int = 12
     unseen: int = 3
     every: int = 4      # keep each fourth frame, three a sign
@@ -61,7 +62,7 @@ class Corpus(NamedTuple):
     glosses: list     # N tuples of gloss ids
     split: np.ndarray # (N,) train, dev or test
 
-# %% ../../nbs/42_scl_tables.ipynb #1affbc1f
+# %% ../../nbs/42_scl_tables.ipynb #f022b11e
 _BODY, _LEFT, _RIGHT = [*range(17), 33, 54], list(range(33, 54)), list(range(54, 75))
 CHANNELS = 2*(len(_BODY) + len(_LEFT) + len(_RIGHT))
 
@@ -73,7 +74,7 @@ def pose_features(pose, every=4):
 
 def world_of(data, seed): return make_world(seed, Size('scl', data.glosses, data.concepts, 100, data.signers, data.unseen, tuple(data.sentences)))
 
-# %% ../../nbs/42_scl_tables.ipynb #3d3e19cb
+# %% ../../nbs/42_scl_tables.ipynb #ff5d3ea4
 def features(config, seed, device='cpu'):
     "Unit function: tensors `x` (F, CHANNELS) float16 of all frames of a `Data`, standardised by those of training, and `bounds` (N + 1,)."
     world = world_of(config, seed); clips = [pose_features(m.pose, config.every) for m in sentence_motions(world)]
@@ -91,7 +92,7 @@ def corpus_of(data, seed, device='cpu'):
 
 def rows_of(corpus, split): return np.flatnonzero(corpus.split == split)
 
-# %% ../../nbs/42_scl_tables.ipynb #77338367
+# %% ../../nbs/42_scl_tables.ipynb #1a03a027
 KINDS = ('same text', 'same signs', 'half the signs', 'look-alike', 'unrelated')
 
 def _signs(glosses, n):
@@ -111,7 +112,7 @@ def confusability(glosses, distance):
     d = near @ p.T/p.sum(1)
     return -(d + d.T)/2
 
-# %% ../../nbs/42_scl_tables.ipynb #c9bd9476
+# %% ../../nbs/42_scl_tables.ipynb #cf7f1602
 def truth_of(texts, glosses, distance, half=.5, alike=.1):
     "(N, N) number of the kind in `KINDS` of each pair of sentences; the diagonal is 0."
     text, sign = text_groups([text_key(t) for t in texts])[0], text_groups([' '.join(map(str, sorted(g))) for g in glosses])[0]
@@ -127,7 +128,7 @@ def train_truth(data, seed):
     said = [c.texts[i] for i in at], [c.glosses[i] for i in at]
     return truth_of(*said, d), confusability(said[1], d)
 
-# %% ../../nbs/42_scl_tables.ipynb #1985a60b
+# %% ../../nbs/42_scl_tables.ipynb #5af8f880
 @dataclass(frozen=True)
 class Reference:
     "The contrastive training whose checkpoints are compared."
@@ -138,6 +139,7 @@ class Reference:
     translation: float = 0.   # weight of translation: ours, none ("plain CLIP-style")
     mask_inner: bool = True   # padding takes no part in CiCo's inner softmax: ours
     again: int = 0            # another initialisation and order
+    every: int = 1            # epochs between stored checkpoints
 
 @dataclass(frozen=True)
 class Select:
@@ -156,7 +158,7 @@ class Select:
 
 SELECTIONS = ('random', 'reference', 'permuted', 'oracle', 'change', 'level')
 
-# %% ../../nbs/42_scl_tables.ipynb #2f36ca49
+# %% ../../nbs/42_scl_tables.ipynb #53c91f22
 @dataclass(frozen=True)
 class Run:
     "A training of stage 1."
@@ -181,11 +183,15 @@ class Row:
     run: Run
     second: FitConfig|None = None
 
-# %% ../../nbs/42_scl_tables.ipynb #4b6fe1b4
+# %% ../../nbs/42_scl_tables.ipynb #2719a258
+class Unmasked(GFSLTData):
+    "`GFSLTData` for training without masked text, which SCL-SLT has not."
+    def hidden(self, i): return self.ids[i]
+
 def data_of(corpus, split, words=None):
     "`data(indices)` for `fit` and `GFSLTData` of a split; batches have 'groups' of samples with one text."
     at = rows_of(corpus, split); texts = [corpus.texts[i] for i in at]; groups = torch.tensor(text_groups(texts)[0])
-    base = GFSLTData([corpus.clips[i] for i in at], texts, words or build_vocabulary([corpus.texts[i] for i in rows_of(corpus, 'train')]))
+    base = Unmasked([corpus.clips[i] for i in at], texts, words or build_vocabulary([corpus.texts[i] for i in rows_of(corpus, 'train')]))
     return base, lambda indices: base(indices) | {'groups': groups[torch.as_tensor(np.asarray(indices))]}
 
 def _joined(parts):
@@ -201,31 +207,45 @@ def tokens_of(model, base, size=96):
     (v, vm), (t, tm) = _joined([(p[0], p[2]) for p in parts]), _joined([(p[1], p[3]) for p in parts])
     return v, t, vm, tm
 
-def similarities(model, base, mask_inner=True):
-    "(N, N) float32 similarities of all videos with all texts."
-    v = tokens_of(model, base)
-    return fill_similarity(np.empty((len(base),)*2, np.float32), *v, how=model.how, mask_inner=mask_inner, device=str(v[0].device))
+@torch.no_grad()
+def similarities(model, base, mask_inner=True, block=48):
+    "(N, N) float32 similarities of all videos with all texts; where padding takes no part, blocks of like length are compared, which is several times as fast."
+    v, t, vm, tm = tokens_of(model, base); out = np.empty((len(base),)*2, np.float32); device = str(v.device)
+    if model.how == 'cico' and not mask_inner: return fill_similarity(out, v, t, vm, tm, how=model.how, mask_inner=False, block=block, device=device)
+    order, most = [m.sum(1).argsort().split(block) for m in (vm, tm)], lambda m: int(m.sum(1).max())
+    for i in order[0]:
+        for j in order[1]: a, b = most(vm[i]), most(tm[j]); out[np.ix_(i.tolist(), j.tolist())] = pair_similarity(v[i, :a], t[j, :b], vm[i, :a], tm[j, :b], model.how).cpu().numpy()
+    return out
 
-# %% ../../nbs/42_scl_tables.ipynb #e8246dff
+# %% ../../nbs/42_scl_tables.ipynb #3bf006b6
 def model_of(config, words, seed):
     "A new `SCLSLT` for a `Reference` or a `Run`."
     set_seed(seed); model = SCLSLT(config.net, words, config.how, frozen=getattr(config, 'frozen', False))
     if rank := getattr(config, 'lora', 0): [add_lora(m, rank=rank, alpha=2.*rank) for m in (model.visual.encoder, model.decoder.body)]
     return model
 
+class Watch(Recorder):
+    "A `Recorder` that is given `encode(model)` -> (N, N) similarities."
+    def __call__(self, model):
+        self.epoch += 1
+        if self.epoch in self.t.epochs: self.t.s[self.t.epochs.index(self.epoch)] = self.encode(model)
+        return {}
+
+def epochs_of(config): return tuple(range(0, config.fit.epochs + 1, config.every))
+
 def record(config, seed, device='cpu'):
-    "Unit function: tensor `s` (E + 1, N, N) float16, similarities of training videos and texts before the first epoch of a `Reference` and after each."
+    "Unit function: tensor `s` (K, N, N) float16, similarities of training videos and texts before the first epoch of a `Reference` and after each `every`th."
     corpus = corpus_of(config.data, seed, device); base, data = data_of(corpus, 'train'); seed = seed + 1000*config.again
-    model = model_of(config, len(base.vocabulary), seed).to(device).eval(); t = new_trajectories(range(config.fit.epochs + 1), len(base))
-    watch = Recorder(t, lambda m: tokens_of(m, base), how=config.how, mask_inner=config.mask_inner, device=device).start(model)
+    model = model_of(config, len(base.vocabulary), seed).to(device).eval(); t = new_trajectories(epochs_of(config), len(base))
+    watch = Watch(t, lambda m: similarities(m, base, config.mask_inner)).start(model)
     done = fit(model, scl_loss(1., config.translation, mask_inner=config.mask_inner), data, len(base), config.fit, seed=seed, device=device, batches=PairSelectionSampler(None, config.fit.batch_size, 'random', seed=seed, n=len(base)), watch={'similarity': watch}, progress=False)
     return Made({'contrast': done.history[-1]['contrast']}, {'s': t.s})
 
 def trajectories_of(config, seed):
     "The `Trajectories` of a `Reference`, all epochs."
-    return Trajectories(compute(record, config, seed).tensors()['s'].numpy(), range(config.fit.epochs + 1))
+    return Trajectories(compute(record, config, seed).tensors()['s'].numpy(), epochs_of(config))
 
-# %% ../../nbs/42_scl_tables.ipynb #f6c2ddb0
+# %% ../../nbs/42_scl_tables.ipynb #7fb59ac4
 def delta_for(select, data, seed):
     "(N, N) δ of a `Select`; None for 'random' and the online versions."
     if check_name(select.by, SELECTIONS, 'selection', 'Select') not in ('reference', 'permuted', 'oracle'): return None
@@ -251,19 +271,19 @@ class Noted:
     def __iter__(self):
         for b in self.sampler: self.seen[-1].append(b); yield b
 
-# %% ../../nbs/42_scl_tables.ipynb #f75df878
+# %% ../../nbs/42_scl_tables.ipynb #0275bda4
 def meeting_metrics(epochs, texts, glosses):
     "Pairs of one text in a batch, by epoch, and means of all epochs, of the last, and of pairs with the same signs in the last."
     text, sign = (np.asarray(text_groups(x)[0]) for x in ([text_key(t) for t in texts], [' '.join(map(str, sorted(g))) for g in glosses]))
     each = [meetings(b, text) for b in epochs]
     return {'pairs of one text': each, 'one text, all epochs': float(np.mean(each)), 'one text, last epoch': each[-1], 'same signs, last epoch': meetings(epochs[-1], sign)}
 
-# %% ../../nbs/42_scl_tables.ipynb #c4b076be
-def scores(model, corpus, words, beam, retrieve, device):
+# %% ../../nbs/42_scl_tables.ipynb #c386233b
+def scores(model, corpus, words, beam, retrieve, mask_inner=True):
     "{'BLEU-4', 'ROUGE-L', 'R@1', 'sentences'} on test; R@1 None for a model without contrast."
     base, _ = data_of(corpus, 'test', words); texts = [corpus.texts[i] for i in rows_of(corpus, 'test')]
     m = evaluate_gfslt(model, base, texts, words, beam=beam); found = None
-    if retrieve: r = evaluate_retrieval(similarities(model, base), texts=texts, resamples=0).values; found = (r['t2v']['R1'] + r['v2t']['R1'])/2
+    if retrieve: r = evaluate_retrieval(similarities(model, base, mask_inner), texts=texts, resamples=0).values; found = (r['t2v']['R1'] + r['v2t']['R1'])/2
     return {'BLEU-4': m['bleu4'], 'ROUGE-L': m['rouge'], 'R@1': found, 'sentences': len(texts)}
 
 def stage1(config, seed, device='cpu'):
@@ -272,10 +292,10 @@ def stage1(config, seed, device='cpu'):
     model = model_of(config, len(base.vocabulary), seed).to(device); noted = Noted(sampler_of(config, model, base, texts, seed))
     done = fit(model, scl_loss(config.contrast, config.translation, config.same, config.smoothing, config.mask_inner), data, len(base), config.fit, seed=seed, device=device, batches=noted, progress=False)
     last = {f'loss: {k}': float(v) for k, v in done.history[-1].items() if k in ('contrast', 'translation')}
-    out = scores(model, corpus, base.vocabulary, config.beam, bool(config.contrast), device) | meeting_metrics(noted.seen, texts, [corpus.glosses[i] for i in at]) | last
+    out = scores(model, corpus, base.vocabulary, config.beam, bool(config.contrast), config.mask_inner) | meeting_metrics(noted.seen, texts, [corpus.glosses[i] for i in at]) | last
     return Made(out, dict(model.state_dict()) if config.keep else {})
 
-# %% ../../nbs/42_scl_tables.ipynb #39de394f
+# %% ../../nbs/42_scl_tables.ipynb #dffb2f91
 def measure(config, seed, device='cpu'):
     "Unit function of all rows: the scores of stage 1, or of the second stage that starts from it."
     made = compute(stage1, config.run, seed)
@@ -283,36 +303,39 @@ def measure(config, seed, device='cpu'):
     corpus = corpus_of(config.run.data, seed, device); base, data = data_of(corpus, 'train')
     model = model_of(config.run, len(base.vocabulary), seed); model.load_state_dict(made.tensors()); model = second_stage(model).to(device)
     fit(model, translate_loss, data, len(base), config.second, seed=seed, device=device, progress=False)
-    return scores(model, corpus, base.vocabulary, config.run.beam, False, device)
+    return scores(model, corpus, base.vocabulary, config.run.beam, False)
 
 def needs(config):
     "What a row builds on."
     run = config.run; ref = [(record, run.select.reference)] if run.select.reference else []
     return [*([] if run.data.pixels else [(features, run.data)]), *ref, (stage1, run)]
 
-# %% ../../nbs/42_scl_tables.ipynb #06a81214
+# %% ../../nbs/42_scl_tables.ipynb #b35f4751
 @dataclass(frozen=True)
 class Scale:
     "Sizes of one scale."
     run: Run
     second: FitConfig
     intervals: tuple  # short, usual, long
-    tables: tuple     # which tables are run
+    tables: tuple     # which tables, or single rows, are run
 
-    def reference(self, **changes): r = self.run; return replace(Reference(r.data, r.net, r.fit, r.how, mask_inner=r.mask_inner), **changes)
-    def selected(self, by='reference', reference=None, **changes): return Select(by, (reference or self.reference()) if by in ('reference', 'permuted') else None, interval=self.intervals[1], **changes) if 'interval' not in changes else Select(by, reference or self.reference(), **changes)
+    def reference(self, **changes):
+        "The reference; one with changes stores only the checkpoints of the usual interval."
+        r = self.run; return replace(Reference(r.data, r.net, r.fit, r.how, mask_inner=r.mask_inner, every=self.intervals[1] if changes else 1), **changes)
+    def selected(self, by='reference', reference=None, **changes):
+        return Select(by, (reference or self.reference()) if by in ('reference', 'permuted') else None, **{'interval': self.intervals[1], **changes})
 
-# %% ../../nbs/42_scl_tables.ipynb #f9e8ecf4
-def _net(dim, **changes): return gfslt_config('cpu', frames='feature', inputs=CHANNELS, widths=(), features=dim, conv=dim, dim=dim, ffn=2*dim, dropout=.1, **changes)
+# %% ../../nbs/42_scl_tables.ipynb #8641501d
+def _net(dim, **changes): return gfslt_config('cpu', frames='feature', inputs=CHANNELS, widths=(), features=dim, conv=dim, dim=dim, ffn=2*dim, **changes)
 ALL = ('ablation', 'curriculum', 'interval', 'aggregation', 'controls', 'sensitivity')
 _FIT = FitConfig(epochs=8, batch_size=16, lr=4e-3, clip=1., warmup=.5)
 _PAPER = FitConfig(epochs=80, batch_size=16, lr=1e-4, clip=1.)
-SIZES = {'smoke': Scale(Run(Data(60, 40, (64, 8, 24)), _net(16, heads=2, text_heads=2), replace(_FIT, epochs=4)), replace(_FIT, epochs=1), (1, 1, 2), ('ablation', 'controls')),
+SIZES = {'smoke': Scale(Run(Data(60, 40, (48, 8, 24)), _net(16, heads=2, text_heads=2), replace(_FIT, epochs=3, batch_size=8)), replace(_FIT, epochs=1), (1, 1, 1), ('ablation', *(f'controls: {n}' for n in ('+ SCL, δ permuted', '+ SCL, texts apart', 'oracle: confusable signs', 'online: change')))),
          'cpu': Scale(Run(Data(), _net(64), _FIT), replace(_FIT, epochs=6), (1, 2, 4), ALL),
          'gpu': Scale(Run(Data(300, 200, (1500, 100, 300), 41, 9, 2, 112), gfslt_config('gpu', size=112), replace(_PAPER, epochs=16), beam=8), replace(_PAPER, epochs=20, batch_size=8), (1, 2, 8), ('ablation', 'curriculum')),
          'paper': Scale(Run(Data(300, 200, (7096, 519, 642), 41, 9, 1, 224), gfslt_config('paper'), _PAPER, frozen=True, lora=16, beam=8), replace(_PAPER, epochs=200, batch_size=8), (1, 5, 10), ALL)}
 
-# %% ../../nbs/42_scl_tables.ipynb #b55d6d90
+# %% ../../nbs/42_scl_tables.ipynb #e9765af7
 BASELINE, CL, SCL, CL2, SCL2 = (r for r in ('baseline, end to end', '+ CL', '+ SCL', 'CL-SLT, two stages', 'SCL-SLT, two stages'))
 BASELINE2, LONG, PERMUTED = 'baseline, both lengths', '+ CL, as long as reference and selection', '+ SCL, δ permuted'
 CURRICULA = {'hard only': 'hard', 'easy only': 'easy', 'linear': 'linear', 'sqrt': 'sqrt', 'log': 'log'}
@@ -324,10 +347,11 @@ def main_rows(size):
     out = {f'ablation: {n}': Row(r, s) for n, r, s in ((BASELINE, base, None), (CL, cl, None), (SCL, scl, None), (BASELINE2, base, size.second), (CL2, cl, size.second), (SCL2, scl, size.second))}
     out |= {f'curriculum: {n}': Row(replace(run, select=selected(schedule=s), keep=s == 'log')) for n, s in CURRICULA.items()}
     out |= {f'interval: {n}': Row(replace(scl, select=selected(interval=k), keep=k == size.intervals[1])) for n, k in zip(('short', 'usual', 'long'), size.intervals)}
-    similar = lambda h: replace(run, how=h, select=selected(reference=size.reference(how=h)), keep=h == run.how)
-    return out | {f'aggregation: {n}': Row(similar(h)) for n, h in SIMILARITIES.items()}
+    similar = lambda h: replace(run, how=h, select=selected(reference=size.reference(how=h) if h != run.how else None), keep=h == run.how)
+    out |= {f'aggregation: {n}': Row(similar(h)) for n, h in SIMILARITIES.items()}
+    return out | {f'aggregation: {n}, random batches': Row(replace(run, how=h, keep=h == run.how)) for n, h in SIMILARITIES.items()}
 
-# %% ../../nbs/42_scl_tables.ipynb #d0be7a48
+# %% ../../nbs/42_scl_tables.ipynb #bf25bdc7
 def control_rows(size):
     "Rows that the paper lacks: the same cost without information, perfect information, texts kept apart, no reference."
     run, selected = size.run, size.selected; by = lambda *a, **k: Row(replace(run, select=selected(*a, **k)))
@@ -346,13 +370,13 @@ def sensitivity_rows(size):
         'contrast smoothed by .2': other(smoothing=.2), 'padding in the softmax': by(replace(run, mask_inner=False), reference=size.reference(mask_inner=False)), 'reference with translation': by(reference=size.reference(translation=1.)),
         'reference half as long': by(reference=size.reference(fit=replace(run.fit, epochs=run.fit.epochs//2))), 'text encoder frozen': other(frozen=True)}.items()}
 
-# %% ../../nbs/42_scl_tables.ipynb #af75b92e
+# %% ../../nbs/42_scl_tables.ipynb #270746e3
 def table_rows(size):
     "{'table: row': Row} of a scale."
     every = main_rows(size) | control_rows(size) | sensitivity_rows(size)
-    return {n: r for n, r in every.items() if n.partition(':')[0] in size.tables}
+    return {n: r for n, r in every.items() if n in size.tables or n.partition(':')[0] in size.tables}
 
-# %% ../../nbs/42_scl_tables.ipynb #3ceb2cd1
+# %% ../../nbs/42_scl_tables.ipynb #3626c124
 @dataclass(frozen=True)
 class Analysis:
     "What to read from a reference, by which thresholds."
@@ -373,7 +397,7 @@ def word_overlap(texts):
     words = {w: k for k, w in enumerate(sorted({w for t in texts for w in text_key(t).split()}))}
     return shared_signs([tuple(words[w] for w in text_key(t).split()) for t in texts], len(words))
 
-# %% ../../nbs/42_scl_tables.ipynb #16dc2cca
+# %% ../../nbs/42_scl_tables.ipynb #69cfcefe
 DETECTORS = {'H→H or L→H': (1, 2), 'L→H': (2,), 'all but H→L': (1, 2, 3)}
 TARGETS = {'same signs': 1, 'half the signs': 2} # false up to this kind
 
@@ -390,7 +414,12 @@ def ranking(scores, kinds):
     "{(score, target): AUC in percent}; None where a kind is absent."
     return {(s, t): 100*float(roc_auc_score(kinds <= top, x)) if 0 < (kinds <= top).sum() < len(kinds) else None for s, x in scores.items() for t, top in TARGETS.items()}
 
-# %% ../../nbs/42_scl_tables.ipynb #b28d7431
+def precision_of_as_many(scores, kinds):
+    "{(score, target): percent of false negatives among as many highest scores as there are false ones}; None where there is none."
+    share = lambda x, true: 100*float(true[np.argsort(-x, kind='stable')[:true.sum()]].mean()) if true.any() else None
+    return {(s, t): share(x, kinds <= top) for s, x in scores.items() for t, top in TARGETS.items()}
+
+# %% ../../nbs/42_scl_tables.ipynb #82c32a5c
 def analyse(config, seed, device='cpu'):
     "Unit function: classes of negatives and what they tell of the truth, as JSON values."
     ref = config.reference; corpus = corpus_of(ref.data, seed, device); texts = [corpus.texts[i] for i in rows_of(corpus, 'train')]
@@ -399,29 +428,31 @@ def analyse(config, seed, device='cpu'):
     classes = trajectory_classes(start, end, cut, config.eps)[off]; share = lambda on: {c: 100*float(np.mean(classes[on] == i)) for i, c in enumerate(CLASSES)} if on.any() else None
     s = np.asarray(whole.s, np.float32); course = {n: [float(x[off][k == i].mean()) for x in s] for i, n in enumerate(KINDS) if (k == i).any()} | {'pairs': [float(x[own].mean()) for x in s]}
     by = {'δ': delta[off], 'δ without drift': without_drift(delta)[off], 'mean of trajectory': ((start + end)/2)[off], 'last checkpoint': s[-1][off], 'untrained': s[0][off], 'overlap of words': word_overlap(texts)[off], 'oracle: confusable signs': hard[off]}
-    second = thinned(trajectories_of(replace(ref, again=1), seed), config.interval); delta2 = delta_of(second, config.hat)[off]; noisy = np.isin(classes, (1, 2))
+    second = thinned(trajectories_of(again_of(config), seed), config.interval); delta2 = delta_of(second, config.hat)[off]; noisy = np.isin(classes, (1, 2))
     a2, b2 = (np.concatenate(x) for x in zip(*((a, b) for _, a, b in ends_of(second, config.hat)))); noisy2 = np.isin(trajectory_classes(a2, b2, median_level(second, config.hat), config.eps)[off], (1, 2))
     return {'shares': share(k >= 0), 'shares by kind': {n: share(k == i) for i, n in enumerate(KINDS)}, 'pairs': {n: int((k == i).sum()) for i, n in enumerate(KINDS)}, 'negatives': int(off.sum()), 'cut': cut,
-            'sensitivity': class_sensitivity(t, config.epsilons).astype(object).where(lambda f: f.notna(), None).to_dict('records'), 'course': course, 'drift': 100*drift_share(delta), 'detection': [[*n, *v] for n, v in detection(classes, k).items()], 'ranking': [[*n, v] for n, v in ranking(by, k).items()],
+            'sensitivity': class_sensitivity(t, config.epsilons).astype(object).where(lambda f: f.notna(), None).to_dict('records'), 'course': course, 'drift': 100*drift_share(delta), 'detection': [[*n, *v] for n, v in detection(classes, k).items()], 'ranking': [[*n, v] for n, v in ranking(by, k).items()], 'as many': [[*n, v] for n, v in precision_of_as_many(by, k).items()],
             'again: δ': float(stats.spearmanr(delta[off], delta2).statistic), 'again: noisy kept': 100*float((noisy & noisy2).sum()/max(noisy.sum(), 1)), 'again: noisy expected': 100*float(noisy2.mean())}
 
-def analysis_needs(config): return [*([] if config.reference.data.pixels else [(features, config.reference.data)]), *((record, replace(config.reference, again=k)) for k in (0, 1))]
+def again_of(config): return replace(config.reference, again=1, every=config.interval)
 
-# %% ../../nbs/42_scl_tables.ipynb #085282b3
+def analysis_needs(config): return [*([] if config.reference.data.pixels else [(features, config.reference.data)]), (record, config.reference), (record, again_of(config))]
+
+# %% ../../nbs/42_scl_tables.ipynb #3df990bb
 def experiments(scale='smoke', corpus='signworld', seeds=(0, 1, 2)):
     "The experiments of this notebook: the trajectories, and all rows; none at the scale of the paper, for which weights and a corpus are missing."
     check_name(corpus, ('signworld',), 'corpus', '42_scl_tables'); size = SIZES[scale]
     if scale == 'paper': return []
     return [Experiment('trajectories', analyse, {'reference': Analysis(size.reference(), size.intervals[1])}, tuple(seeds), analysis_needs), Experiment('scl', measure, table_rows(size), tuple(seeds), needs)]
 
-# %% ../../nbs/42_scl_tables.ipynb #6fb66728
+# %% ../../nbs/42_scl_tables.ipynb #19d85c89
 def recipe_frame():
     "DataFrame of the settings that the paper states, and ours by scale."
     printed = {r['name']: r['values']['value'] for r in paper_table('sclslt', 'settings')['rows']}
     def ours(z): r = z.run; return z.intervals[1], r.lora or '(16)', 2*r.lora or '(32)', r.translation, r.fit.epochs, r.fit.batch_size, z.second.epochs, z.second.batch_size, r.fit.lr, r.net.smoothing, r.beam
     return pd.DataFrame({'printed': printed, **{s: dict(zip(printed, ours(z))) for s, z in SIZES.items()}}, dtype=object)
 
-# %% ../../nbs/42_scl_tables.ipynb #c619f07c
+# %% ../../nbs/42_scl_tables.ipynb #f49d4437
 _HERE = dict(evidence='mechanism', corpus='signworld')
 SCORES = {'BLEU-4': ('BLEU-4', '%'), 'ROUGE-L': ('ROUGE-L', '%')}
 
@@ -437,14 +468,15 @@ def meeting_cells(outcome, scale):
     out, columns = [], ('one text, all epochs', 'one text, last epoch', 'same signs, last epoch')
     for (row, s), r in outcome.records.items():
         name = row.partition(': ')[2]
-        if 'pairs of one text' not in r.metrics or name in ('log', 'usual', 'CiCo'): continue
+        if 'pairs of one text' not in r.metrics or name in SHARED: continue
         out += [cell('sclslt', 'pairs of one text', name, c, r.metrics[c], **_HERE, scale=scale, n=r.metrics['sentences'], seed=s, unit='') for c in columns]
         if name in MEETING: out += [cell('sclslt', 'pairs of one text by epoch', name, f'{e + 1}', v, **_HERE, scale=scale, n=r.metrics['sentences'], seed=s, unit='') for e, v in enumerate(r.metrics['pairs of one text'])]
     return out
 
+SHARED = ('log', 'usual', 'CiCo', 'CiCo, random batches') # other names of '+ SCL' and '+ CL'
 MEETING = (CL, SCL, 'hard only', 'easy only', 'linear', 'oracle: confusable signs', '+ SCL, texts apart')
 
-# %% ../../nbs/42_scl_tables.ipynb #5546e7cf
+# %% ../../nbs/42_scl_tables.ipynb #d083cfbe
 AGAINST = {'over the baseline': f'ablation: {BASELINE}', 'over + CL': f'ablation: {CL}', 'over + SCL': f'ablation: {SCL}'}
 
 def effect_cells(outcome, scale):
@@ -464,9 +496,10 @@ def effects_frame(result, table):
     words = {'holds': '✓ raises', 'contradicted': '✗ lowers', 'inconclusive': '? open'}; out = {}
     for c in result['rows']:
         if c['table'] == f'effect, {table}': out.setdefault(c['row'], {})[c['column']] = f"{with_interval(c['value'], c['low'], c['high'])} {words[effect_verdict(c['low'], c['high'])] if c['low'] is not None else '? open'}"
-    return pd.DataFrame.from_dict(out, orient='index').fillna('')
+    frame = pd.DataFrame.from_dict(out, orient='index').fillna(''); order = [f'{m} {o}' for m in ('BLEU-4', 'R@1') for o in AGAINST]
+    return frame[[c for c in order if c in frame]]
 
-# %% ../../nbs/42_scl_tables.ipynb #d9e06797
+# %% ../../nbs/42_scl_tables.ipynb #3c1699fc
 def _analyses(outcome): return {s: r.metrics for (_, s), r in outcome.records.items()}
 
 def class_cells(outcome, scale):
@@ -487,12 +520,12 @@ def truth_cells(outcome, scale):
     for s, m in _analyses(outcome).items():
         more = dict(**_HERE, scale=scale, seed=s, n=m['negatives'])
         out += [cell('sclslt', 'detection', f'{d}, against {t}', c, v, **more) for d, t, *x in m['detection'] for c, v in zip(('precision', 'recall', 'base rate'), x)]
-        out += [cell('sclslt', 'ranking', score, t, v, **more) for score, t, v in m['ranking'] if v is not None]
+        out += [cell('sclslt', 'ranking', score, f'{name}, {t}', v, **more) for name, part in (('AUC', 'ranking'), ('precision of as many', 'as many')) for score, t, v in m[part] if v is not None]
         out += [cell('sclslt', 'drift', 'share of the variance of δ that a number per video and per text explains', '%', m['drift'], **more), cell('sclslt', 'drift', 'noisy negatives that a second training keeps', '%', m['again: noisy kept'], **more),
                 cell('sclslt', 'drift', 'the same if it were chance', '%', m['again: noisy expected'], **more), cell('sclslt', 'drift', 'rank correlation of δ of two trainings, × 100', '%', 100*m['again: δ'], **more)]
     return out
 
-# %% ../../nbs/42_scl_tables.ipynb #1b803449
+# %% ../../nbs/42_scl_tables.ipynb #a3996280
 MARGIN = 1.
 
 def _claim(outcome, id, text, a, b, metric='BLEU-4', printed=None, note='', margin=None, better='higher', unit='points'):
@@ -514,7 +547,7 @@ def paper_claims(o):
     for n in ('CLS token', 'mean'): out += _claim(o, f"cico-{n.split()[0].lower()}", f"CiCo's similarity has a higher BLEU-4 than {n}", row(SCL), f'aggregation: {n}', printed=_gain('aggregation', 'CiCo', n))
     return out
 
-# %% ../../nbs/42_scl_tables.ipynb #56945177
+# %% ../../nbs/42_scl_tables.ipynb #79c11354
 def control_claims(o):
     "What the controls say; none of it is a claim of the paper."
     row, ctl, note = (lambda n: f'ablation: {n}'), (lambda n: f'controls: {n}'), 'not a claim of the paper'; out = []
@@ -535,7 +568,7 @@ def truth_claims(outcome):
         have = [v for v in auc.values() if v[a, 'same signs'] is not None]; out.append(make(id, text, [v[a, 'same signs'] for v in have], [v[b, 'same signs'] if b else 50. for v in have], unit='points', note='not a claim of the paper'))
     return out
 
-# %% ../../nbs/42_scl_tables.ipynb #3ba6a4fc
+# %% ../../nbs/42_scl_tables.ipynb #8867ade0
 def pooled_cells(result, table): return {(c['row'], c['column']): c for c in by_cell(result['rows']).values() if c['table'] == table and c['value'] is not None}
 
 def course_figure(result):
@@ -553,10 +586,10 @@ def sensitivity_frame(result):
     split = lambda r: r.split(', ')
     return pd.DataFrame([dict(hat=split(r)[0], rule=split(r)[1], eps=None if split(r)[2] == 'None' else float(split(r)[2]), **v) for r, v in out.items()])
 
-# %% ../../nbs/42_scl_tables.ipynb #06ef998b
+# %% ../../nbs/42_scl_tables.ipynb #84823e3e
 def effect_figure(result):
     "Differences in BLEU-4 to plain contrast with 95 % intervals, a dot a row."
-    use_style(); cells = [c for c in result['rows'] if c['table'].startswith('effect, ') and c['column'] == 'BLEU-4 over + CL' and c['row'] not in ('log', 'usual', 'CiCo')]
+    use_style(); cells = [c for c in result['rows'] if c['table'].startswith('effect, ') and c['column'] == 'BLEU-4 over + CL' and c['row'] not in SHARED]
     fig, ax = plt.subplots(figsize=(7, .26*len(cells) + 1.2)); tables = list(dict.fromkeys(c['table'] for c in cells))
     for k, c in enumerate(cells):
         ax.errorbar(c['value'], k, xerr=None if c['low'] is None else [[c['value'] - c['low']], [c['high'] - c['value']]], fmt='o', ms=4, color=f"C{tables.index(c['table'])}")
@@ -572,5 +605,30 @@ def meeting_figure(result):
     ax.set(xlabel='epoch', ylabel='pairs of one text in a batch', title='Who meets whom'); ax.legend(loc='center left', bbox_to_anchor=(1, .5))
     return fig
 
-# %% ../../nbs/42_scl_tables.ipynb #86a095e2
+# %% ../../nbs/42_scl_tables.ipynb #cdbcdf05
 def identity(size, seeds): return {'signworld': [world_fingerprint(world_of(size.run.data, s)) for s in seeds]}
+
+# %% ../../nbs/42_scl_tables.ipynb #e37a9775
+CHOICES = (
+    ('the hat of ŝ', 'Select.hat', 'ends of a line through all checkpoints', 'first and last checkpoint', 'sensitivity: hat: endpoints'),
+    ('where trajectories start', 'Select.start', 'first stored checkpoint', 'the untrained model', 'sensitivity: first checkpoint: untrained'),
+    ('length of the reference', 'Reference.fit', 'as long as stage 1', 'half of it', 'sensitivity: reference half as long'),
+    ('loss of the reference', 'Reference.translation', 'contrast alone', 'and translation', 'sensitivity: reference with translation'),
+    ('logarithm', 'Select.schedule', 'ln(1 + (e − 1)α)', 'log10(1 + 9α)', 'sensitivity: schedule: log10(1 + 9α)'),
+    ('first epoch', 'Select.first', 'α = 1/E', 'α = 0', 'sensitivity: α from 0'),
+    ('the curriculum ratio', 'Select.pick', 'a quantile of the scores', 'the share of hardest candidates', 'sensitivity: pick: mixture'),
+    ('random move of the place', 'Select.omega', '5 % of the candidates', 'none', 'sensitivity: ω = 0'),
+    ('candidates', 'Select.pool', 'all that are left', '32', 'sensitivity: pool: 32'),
+    ('texts that never meet', 'Select.apart', 'none', 'identical', 'controls: + SCL, texts apart'),
+    ('texts that never meet', 'Select.apart', 'none', 'half of the words', 'controls: + SCL, half the words apart'),
+    ('another sample with one text', 'Run.same', 'a negative', 'left out of the loss', 'sensitivity: same text in the loss: ignored'),
+    ('another sample with one text', 'Run.same', 'a negative', 'a positive', 'sensitivity: same text in the loss: positive'),
+    ('label smoothing of the contrast', 'Run.smoothing', '0', '.2', 'sensitivity: contrast smoothed by .2'),
+    ('padding in the inner softmax', 'Run.mask_inner', 'left out', 'counted, as CiCo is released', 'sensitivity: padding in the softmax'),
+    ('text encoder', 'Run.frozen', 'trained, as it starts from nothing', 'frozen, as in the paper', 'sensitivity: text encoder frozen'),
+    ('layers with LoRA', 'Run.lora', 'queries and values', '', ''), ('thresholds of the classes', 'Analysis.eps, .hat', 'ε = .05, median', 'see the figure', ''))
+
+def choices_frame(result):
+    "DataFrame of the choices, with the effect of the other reading where a run has it."
+    effect = {f"{c['table'].removeprefix('effect, ')}: {c['row']}": with_interval(c['value'], c['low'], c['high']) for c in result['rows'] if c['table'].startswith('effect, ') and c['column'] == 'BLEU-4 over + SCL'}
+    return pd.DataFrame([(*c[:4], effect.get(c[4], 'not run' if c[4] else 'no row')) for c in CHOICES], columns=['choice', 'argument', 'ours', 'other', 'BLEU-4, other less ours'])
