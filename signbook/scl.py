@@ -251,6 +251,7 @@ def _chosen(free, q, u, rng, omega, pick, pool):
     at = None if not pool or count <= pool else np.sort(rng.choice(count, pool, replace=False, shuffle=False))
     x = free.score[:count] if at is None else free.score[at]
     r = _place(q, u, len(x), omega, pick)
+    if q is None: return int(np.partition(free.who[:count] if at is None else free.who[at], r)[r])
     value = x.min() if r == 0 else x.max() if r == len(x) - 1 else np.partition(x, r)[r]
     hit = np.flatnonzero(x == value)
     return int(free.who[:count][hit if at is None else at[hit]].min())

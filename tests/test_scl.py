@@ -94,7 +94,7 @@ def obvious(delta, n, size, q, rng, apart=None, omega=.05, pick='quantile', drop
             able = [u for u in left if apart is None or not any(apart[u, v] for v in batch)] or list(left)
             score = {u: sum(delta[u, v] + delta[v, u] for v in batch) for u in able}; u = noise[n - len(left) - 1]
             r = int(u*len(able)) if q is None else (len(able) - 1)*(u < q) if pick == 'mixture' else min(max(round(q*(len(able) - 1) + (2*u - 1)*omega*len(able)), 0), len(able) - 1)
-            value = sorted(score.values())[r]; batch.append(min(i for i in able if score[i] == value)); left.remove(batch[-1])
+            value = sorted(score.values())[r]; batch.append(sorted(able)[r] if q is None else min(i for i in able if score[i] == value)); left.remove(batch[-1])
         out.append(batch)
     return out
 
@@ -117,6 +117,15 @@ def test_an_epoch_holds_each_sample_once_and_repeats_itself():
     last = PairSelectionSampler(d, 16, epochs=4, drop_last=True); assert len(last) == len(list(last)) == 6 and {len(x) for x in last} == {16}
     small = PairSelectionSampler(d, 16, epochs=4, pool=5); assert sorted(sum(small, [])) == list(range(100)) and list(small) == list(small) and list(small) != list(a)
     assert list(PairSelectionSampler(d, 16, epochs=4, pool=100)) == list(a)
+
+
+@pytest.mark.parametrize('make', [lambda s: PairSelectionSampler(None, 8, 'random', seed=s, n=200), lambda s: PairSelectionSampler(np.zeros((200, 200)), 8, 'random', seed=s)])
+def test_random_order_is_random_without_scores(make):
+    met = np.zeros((200, 200))
+    for seed in range(40):
+        for b in make(seed): met[np.ix_(b, b)] += 1
+    near = np.abs(np.subtract.outer(np.arange(200), np.arange(200)))
+    assert abs(met[(near > 0) & (near < 8)].mean() - 40*7/199) < .2 and abs(met[near > 150].mean() - 40*7/199) < .2
 
 
 def test_the_first_members_of_hard_and_easy_are_the_extremes():
