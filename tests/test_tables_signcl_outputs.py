@@ -5,7 +5,7 @@ import pytest
 
 from signbook.corpora import CorpusError, load_csl_daily_texts
 from signbook.metrics import bleu, rouge_l
-from signbook.tables import signcl as sc
+from signbook.tables import signcl_outputs as sc
 
 
 def outputs(folder, hyps, refs):
