@@ -11,22 +11,22 @@ __all__ = ['SIZES', 'BASELINE', 'BOTH', 'TABLE2', 'THRESHOLDS', 'FACTORS', 'WEIG
            'needs', 'real_rows', 'experiments', 'origin_of', 'printed_in', 'table_cells', 'printed_cells',
            'control_cells', 'pretrained', 'stage1_cells', 'references_of', 'rescored', 'effect_cell', 'release_cells',
            'difference_claim', 'table2_claims', 'table8_claims', 'rank_correlation', 'density_claim', 'constant_claims',
-           'look_alike_claim', 'all_claims', 'cells_of', 'ablation_figure', 'constants_figure', 'pair_figure',
-           'marked_words', 'confusions', 'step_rows', 'identity']
+           'look_alike_claim', 'all_claims', 'cells_of', 'ablation_figure', 'against', 'constants_figure',
+           'pair_figure', 'marked_words', 'confusions', 'step_rows', 'identity']
 
-# %% ../../nbs/32_signcl_tables.ipynb #899c3b49
+# %% ../../nbs/32_signcl_tables.ipynb #f4d350db
 import html, math
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 
-# %% ../../nbs/32_signcl_tables.ipynb #4f8d98ca
+# %% ../../nbs/32_signcl_tables.ipynb #4c0b67d3
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
 
-# %% ../../nbs/32_signcl_tables.ipynb #2cce46f8
+# %% ../../nbs/32_signcl_tables.ipynb #4caf5855
 from ..core import PALETTE, check_name, data_dir, plain, set_seed, short_path, use_style
 from ..corpora import CorpusError, corpus_dir, fetch_command, fingerprint, frame_folders, load_corpus, present
 from ..density import tsne_panels
@@ -39,7 +39,7 @@ from ..signworld import gloss_names, pairs_apart, world_fingerprint
 from .density import Corpus, Data, Features, corpus_of, density_of, draw, middle_features, rows_of, train_video, words_of, world_of
 from ..training import FitConfig, fit
 
-# %% ../../nbs/32_signcl_tables.ipynb #8935b15c
+# %% ../../nbs/32_signcl_tables.ipynb #0bf12283
 @dataclass(frozen=True)
 class SignCL:
     "How SignCL enters a training."
@@ -51,7 +51,7 @@ class SignCL:
     distance: str = 'euclidean' # euclidean | l1
     form: str = 'hinge'         # hinge | softplus
 
-# %% ../../nbs/32_signcl_tables.ipynb #35ee2f89
+# %% ../../nbs/32_signcl_tables.ipynb #19a0e66a
 def released_frames(frames, lengths, words, every=1):
     "SignCL as released on (B, T, D) features of each `every`th frame, its constants in these units. The release counts subwords with begin and end; here words."
     margin = released_margin(frames.shape[1]*every, int(words.max()) + 2)/every
@@ -63,7 +63,7 @@ def frame_loss_of(s, channels, every=1, own_factor=2.3):
     threshold = 64*math.sqrt(channels/512) if s.distance == 'euclidean' else 32*channels/512
     return partial(signcl_loss, variant=s.variant, threshold=threshold, min_margin=s.min_margin/every, zipf_factor=s.factor or own_factor, distance=s.distance, form=s.form)
 
-# %% ../../nbs/32_signcl_tables.ipynb #5d9cb99c
+# %% ../../nbs/32_signcl_tables.ipynb #516833b4
 @dataclass(frozen=True)
 class Weights:
     "Pretrained weights of yours, folders in `data/`, as transformers writes them."
@@ -103,7 +103,7 @@ class Stage2:
     beam: int = 4
     alpha: float = 2.        # length penalty
 
-# %% ../../nbs/32_signcl_tables.ipynb #b1d53aa1
+# %% ../../nbs/32_signcl_tables.ipynb #57fd5d4f
 def start_unit(config, seed, device='cpu'):
     "Unit function: weights of a frame encoder that knows the signs of another lexicon."
     model = train_video(config, seed, device)
@@ -118,7 +118,7 @@ def with_start(model, config, vocabulary, seed):
     else: model.visual.frame.load_state_dict({k: torch.as_tensor(v) for k, v in compute(start_unit, s, seed).tensors().items()})
     return model
 
-# %% ../../nbs/32_signcl_tables.ipynb #121f879f
+# %% ../../nbs/32_signcl_tables.ipynb #c0bc962f
 @lru_cache(maxsize=1)
 def videos_of(data):
     "`Corpus` of a `Videos`, without the ' .' at the end of texts, which GFSLT-VLP does not have; segments are empty where the corpus has no alignment."
@@ -134,7 +134,7 @@ def corpus_for(config, seed, device='cpu'):
     corpus = videos_of(config.data)
     return corpus, mbart_pieces(data_dir()/config.start.mbart, [corpus.texts[i] for i in rows_of(corpus, 'train')], config.start.language)
 
-# %% ../../nbs/32_signcl_tables.ipynb #1b6fa6cf
+# %% ../../nbs/32_signcl_tables.ipynb #0cd6a94c
 def word_share(corpus, rows):
     "Words a gloss in some sentences."
     return sum(len(corpus.texts[i].split()) for i in rows)/sum(len(corpus.glosses[i].split()) for i in rows)
@@ -154,7 +154,7 @@ def frames_alone(model, batch, frame_loss, weight, from_step=0):
     frames, at = model.visual.encode_frames(batch)
     return frame_loss(frames, at.lengths, batch['word_lengths']), {}
 
-# %% ../../nbs/32_signcl_tables.ipynb #143e4a00
+# %% ../../nbs/32_signcl_tables.ipynb #c8f8d551
 def train_stage(config, model, loss, corpus, words, seed, device, **more):
     "Train `model` with a stage's losses on the training sentences."
     data = data_of(corpus, rows_of(corpus, 'train'), words, True); every, batches = config.data.every, -(-len(data)//config.fit.batch_size)
@@ -174,7 +174,7 @@ def sdr_of(model, corpus, every):
     x = frame_features(model, GFSLTData(corpus.frames, longest=None)); chosen, gloss = middle_features(corpus, x, every)
     return density_of(corpus, x, every, resamples=0).sdr, np.asarray(chosen, np.float16), np.array([corpus.names.index(g) for g in gloss])
 
-# %% ../../nbs/32_signcl_tables.ipynb #b5c4d172
+# %% ../../nbs/32_signcl_tables.ipynb #d783e5e3
 def pretrain_unit(config, seed, device='cpu'):
     "Unit function: stage 1. SDR behind it, matching of test clips with test sentences, and the weights for stage 2."
     corpus, words = corpus_for(config, seed, device)
@@ -183,7 +183,7 @@ def pretrain_unit(config, seed, device='cpu'):
     else: train_stage(config, model, frames_alone, corpus, words, seed, device)
     return Made({'SDR': sdr_of(model, corpus, config.data.every)[0], 'matched': matching(model, data_of(corpus, rows_of(corpus, 'test'), words))}, export_weights(model))
 
-# %% ../../nbs/32_signcl_tables.ipynb #f3d22beb
+# %% ../../nbs/32_signcl_tables.ipynb #fe3f2f5e
 def translate_unit(config, seed, device='cpu'):
     "Unit function: stage 2. BLEU-1..4 and ROUGE-L on test, the same against references of other videos (`other videos`), SDR, and the outputs (`said`); middle frames for figures."
     corpus, words = corpus_for(config, seed, device); at = rows_of(corpus, 'test')
@@ -197,7 +197,7 @@ def translate_unit(config, seed, device='cpu'):
     out = {'SDR': sdr, 'ROUGE-L': s['rouge'], **{f'BLEU-{n}': s[f'bleu{n}'] for n in range(1, 5)}, 'other videos': others['bleu4'], 'sentences': len(at), 'said': said}
     return Made(out | (look_alike_outcomes(config.data, seed, said) if isinstance(config.data, Data) else {}), {'chosen': chosen, 'gloss': gloss})
 
-# %% ../../nbs/32_signcl_tables.ipynb #39aea72e
+# %% ../../nbs/32_signcl_tables.ipynb #d1fa8edc
 def telling_words(text, other):
     "(words of `text` that `other` lacks, words of `other` that `text` lacks)."
     a, b = Counter(text.split()), Counter(other.split())
@@ -218,7 +218,7 @@ def look_alike_outcomes(data, seed, said):
     found = [heard(said[k], right, wrong) for k, _, _, right, wrong in look_alike_cases(data, seed, sum(data.sentences[:2]), data.sentences[2]) if right]
     return {'look-alikes': len(found)} | {f'look-alikes {w}': 100*found.count(w)/len(found) if found else None for w in ('right', 'twin', 'neither')}
 
-# %% ../../nbs/32_signcl_tables.ipynb #9088c5bc
+# %% ../../nbs/32_signcl_tables.ipynb #a5e543d5
 @dataclass(frozen=True)
 class Scale:
     "Sizes of one scale."
@@ -240,7 +240,7 @@ SIZES = {
                  replace(_STEPS, epochs=10, batch_size=64, bucket=0), replace(_STEPS, epochs=10, batch_size=32, lr=3e-4), replace(_STEPS, epochs=10, batch_size=32, lr=3e-4), 8000, 4)}
 SIZES['paper'] = replace(SIZES['gpu'], net=gfslt_config('paper'))
 
-# %% ../../nbs/32_signcl_tables.ipynb #b51787ef
+# %% ../../nbs/32_signcl_tables.ipynb #5d898c58
 BASELINE, BOTH = 'VLP; SLT', 'VLP + SignCL; SLT + SignCL'
 TABLE2 = {'GFSLT-VLP (reproduced)': BASELINE, '+ SignCL, pretraining': 'VLP + SignCL; SLT', '+ SignCL, fine-tuning': 'VLP; SLT + SignCL', '+ SignCL, two states': BOTH}
 THRESHOLDS, FACTORS, WEIGHTS = (0, 10, 20, 30, 40, 50), (1., 'GT', 2.3, 3., 4.), (1e-3, 1e-2, 1e-1, 1., 10.)
@@ -265,7 +265,7 @@ def rows_of_size(size):
     rows |= {k: replace(base, signcl=s) for k, s in variants(SignCL()).items()}
     return rows | {'contrast among 4': replace(base, stage1=replace(base.stage1, groups=max(1, size.stage1.batch_size//4)))}
 
-# %% ../../nbs/32_signcl_tables.ipynb #70d37b9e
+# %% ../../nbs/32_signcl_tables.ipynb #a09987c9
 def needs(config):
     "What a row builds on: pictures, the start, and its pretraining."
     return ([(draw, config.data), (start_unit, config.start)] if isinstance(config.data, Data) else []) + ([] if config.stage1 is None else [(pretrain_unit, config.stage1)])
@@ -287,7 +287,7 @@ def experiments(scale='smoke', corpus='signworld', seeds=(0, 1, 2)):
     if corpus != 'signworld' and scale != 'paper': raise CorpusError(corpus, 'scale', 'paper, as its videos are real', scale)
     return [Experiment(f'signcl {corpus}', translate_unit, rows_of_size(size) if corpus == 'signworld' else real_rows(corpus), seeds, needs)]
 
-# %% ../../nbs/32_signcl_tables.ipynb #65498543
+# %% ../../nbs/32_signcl_tables.ipynb #da3a5cbd
 def origin_of(outcome):
     "Kind of evidence and corpus of an outcome, for its cells and claims."
     corpus = outcome.name.split()[-1]
@@ -313,7 +313,7 @@ def printed_cells(outcome, scale):
     for t in ('table6', 'table7', 'figure7'): out += table_cells(outcome, t, same(of(t)), ('BLEU-4', 'SDR'), scale)
     return out
 
-# %% ../../nbs/32_signcl_tables.ipynb #65c72ede
+# %% ../../nbs/32_signcl_tables.ipynb #7339ec53
 CONTROLS = {'other videos': 'BLEU-4, references of other videos', 'look-alikes right': 'look-alikes: right', 'look-alikes twin': 'look-alikes: the twin', 'look-alikes neither': 'look-alikes: neither'}
 
 def control_cells(outcome, scale):
@@ -334,7 +334,7 @@ def stage1_cells(outcome, rows, scale):
     found = [(k, s, r.metrics) for k, row in names.items() if row in rows for s in outcome.seeds if (r := pretrained(outcome, rows[row].stage1, s))]
     return [cell('signcl', 'stage 1', k, c, m[v], scale=scale, n=min(100, n), seed=s, **origin_of(outcome)) for k, s, m in found for v, c in (('SDR', 'SDR'), ('matched', 'clips matched')) if not (k == 'SignCL' and v == 'matched')]
 
-# %% ../../nbs/32_signcl_tables.ipynb #3d67b73d
+# %% ../../nbs/32_signcl_tables.ipynb #405854ea
 RELEASE = {'pretraining without SignCL': ('VLP; SLT + SignCL', BOTH), 'from epoch 70 of 200': ('from epoch 70 of 200', 'VLP; SLT + SignCL'), 'L1 and softplus': ('L1 and softplus', 'VLP; SLT + SignCL'),
            'all as released': ('all as released', 'VLP; SLT + SignCL'), 'contrast among 4': ('contrast among 4', BASELINE)}
 
@@ -365,7 +365,7 @@ def release_cells(outcome, config, scale):
     for (name, m), x in rescored(outcome, config).items(): out += effect_cell(outcome, name, m, seed_test(x.tolist(), [0.]*len(x)), scale, n)
     return out
 
-# %% ../../nbs/32_signcl_tables.ipynb #7a45bc3f
+# %% ../../nbs/32_signcl_tables.ipynb #2c0e2008
 def _of(table, row, column): return paper_value('signcl', table, row, column)
 
 def difference_claim(outcome, id, text, a, b, metric, printed=None, better='higher', margin=None, note=''):
@@ -400,7 +400,7 @@ def density_claim(outcome):
     rho = [r for r in rho if r is not None]
     return claim_of(seed_test(rho, [0.]*len(rho)) if rho else None, 'signcl-density-bleu', "Over Table 8's eight rows, the lower the density, the higher BLEU-4", paper='signcl', better='lower', printed=round(printed, 2), note="Spearman's rho over the rows, a value a seed", **origin_of(outcome))
 
-# %% ../../nbs/32_signcl_tables.ipynb #f2b75430
+# %% ../../nbs/32_signcl_tables.ipynb #49d10413
 def constant_claims(outcome):
     "Tables 6 and 7 and Figure 7."
     others = [t for t in THRESHOLDS if t != 10]; per = {t: outcome.pairs(f'threshold {t}', 'threshold 10', 'BLEU-4') for t in others}
@@ -415,7 +415,7 @@ def look_alike_claim(outcome):
 
 def all_claims(outcome): return [*table2_claims(outcome), *table8_claims(outcome), *([*constant_claims(outcome), look_alike_claim(outcome)] if 'signworld' in outcome.name else [])]
 
-# %% ../../nbs/32_signcl_tables.ipynb #fb08766f
+# %% ../../nbs/32_signcl_tables.ipynb #53563d49
 def cells_of(result, table):
     "{(row, column): pooled cell} of a table, without cells that have no value."
     return {(c['row'], c['column']): c for c in by_cell(result['rows']).values() if c['table'] == table and c['value'] is not None}
@@ -433,20 +433,26 @@ def ablation_figure(result):
     axes[1].legend(loc='center left', bbox_to_anchor=(1, .5), fontsize=8)
     return fig
 
+def against(result, table, row, default, column='BLEU-4'):
+    "`seed_test` of a row against the default of its table, from the cells of all seeds."
+    of = lambda name: {c['seed']: c['value'] for c in result['rows'] if (c['table'], c['row'], c['column']) == (table, name, column) and c['value'] is not None}
+    x, y = of(row), of(default); both = [s for s in x if s in y]
+    return seed_test([x[s] for s in both], [y[s] for s in both])
+
 def constants_figure(result):
-    "Tables 6 and 7 and Figure 7: BLEU-4 by the constants of SignCL, printed and measured, each less its own default."
-    use_style(); fig, axes = plt.subplots(1, 3, figsize=(11, 3.4), sharey=True); half = lambda c: 0 if c['low'] is None else (c['high'] - c['low'])/2
+    "Tables 6 and 7 and Figure 7: BLEU-4 by the constants of SignCL less that of the default, printed and measured."
+    use_style(); fig, axes = plt.subplots(1, 3, figsize=(11, 3.4), sharey=True)
     for ax, (t, default, label) in zip(axes, (('table6', 'threshold 10', 'smallest margin, frames'), ('table7', 'factor 2.3', 'Zipf factor'), ('figure7', 'lambda 1e-2', 'weight λ'))):
-        names = [r['name'] for r in paper_table('signcl', t)['rows']]; c = cells_of(result, t); ticks = [n.split()[-1] for n in names]
-        own = [_of(t, n, 'BLEU-4') for n in names]
+        names = [r['name'] for r in paper_table('signcl', t)['rows']]; own = [_of(t, n, 'BLEU-4') for n in names]
         if None not in own: ax.plot(range(len(names)), np.array(own) - _of(t, default, 'BLEU-4'), 'o--', color=PALETTE['paper'], label='printed')
-        at = [k for k, n in enumerate(names) if (n, 'BLEU-4') in c]; base = c[default, 'BLEU-4']['value'] if at else 0
-        if at: ax.errorbar(at, [c[names[k], 'BLEU-4']['value'] - base for k in at], [half(c[names[k], 'BLEU-4']) for k in at], fmt='o-', capsize=2, lw=1, color=PALETTE['ours'], label='measured, seeds vary by')
-        ax.set(xlabel=label); ax.set_xticks(range(len(names)), ticks)
-    axes[0].set_ylabel('BLEU-4 less that of the default'); axes[0].legend(fontsize=8)
+        found = [against(result, t, n, default) for n in names]; at = [k for k, f in enumerate(found) if f['effect'] is not None]
+        bars = np.array([[found[k]['effect'] - found[k]['low'], found[k]['high'] - found[k]['effect']] if found[k]['low'] is not None else (0, 0) for k in at]).T
+        if at: ax.errorbar(at, [found[k]['effect'] for k in at], bars, fmt='o-', capsize=2, lw=1, color=PALETTE['ours'], label='measured, 95 % interval of the difference')
+        ax.axhline(0, color=PALETTE['muted'], lw=.8); ax.set(xlabel=label); ax.set_xticks(range(len(names)), [n.split()[-1] for n in names])
+    axes[0].set_ylabel('BLEU-4 less that of the default'); fig.legend(*axes[0].get_legend_handles_labels(), loc='outside lower center', ncols=2, fontsize=9)
     return fig
 
-# %% ../../nbs/32_signcl_tables.ipynb #e411f480
+# %% ../../nbs/32_signcl_tables.ipynb #3103534f
 def pair_figure(outcome, data, seed, most=600):
     "t-SNE of the baseline's and SignCL's frame features, with the glosses of the look-alike pairs that occur most in test."
     cases = Counter(tuple(sorted(c[1:3])) for c in look_alike_cases(data, seed, sum(data.sentences[:2]), data.sentences[2])); names = np.array(gloss_names())
@@ -468,13 +474,13 @@ def confusions(outcome, config, seed, most=6):
         out.append((len(set(said_k.values())) == 1, 'twin' not in said_k.values(), {'sign': names[g], 'twin': names[o], 'reference': marked_words(refs[k], right, wrong)} | {n: marked_words(x[k], right, wrong) for n, x in said.items()}))
     return pd.DataFrame([r for *_, r in sorted(out, key=lambda r: r[:2])[:most]])
 
-# %% ../../nbs/32_signcl_tables.ipynb #d8bf9df6
+# %% ../../nbs/32_signcl_tables.ipynb #4bf7af8d
 def step_rows(size, seed=0, device='cpu', batch=16):
     "DataFrame: samples a second, peak memory and the shares of data, vision, text and optimiser in a step of each stage."
     corpus = corpus_of(replace(size.data, sentences=(batch, 1, 1)), seed); words, _ = words_of(corpus); data = data_of(corpus, rows_of(corpus, 'train'), words, True)
     return pd.DataFrame({n: step_profile(model(size.net, len(words)), data, range(batch), device) for n, model in (('pretraining', VLP), ('fine-tuning', GFSLT))}).T
 
-# %% ../../nbs/32_signcl_tables.ipynb #81fa53ac
+# %% ../../nbs/32_signcl_tables.ipynb #d33b3bbe
 def identity(config, seeds):
     "{corpus: fingerprints} of what was measured on; on SignWorld a world a seed."
     if isinstance(config.data, Data): return {'signworld': [world_fingerprint(world_of(config.data, s)) for s in seeds]}
