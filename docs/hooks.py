@@ -41,6 +41,6 @@ def on_files(files, config):
 def on_config(config):
     "Home, report, notebooks and API in order."
     notebooks = [f'notebooks/{p.name}' for p in sorted((ROOT / 'nbs').glob('*.ipynb'))]
-    guides = [f'guides/{p.name}' for p in sorted((ROOT / 'docs/guides').glob('*.md'))]
-    config.nav = [{'Home': 'index.md'}, {'Report': 'report.html'}, {'Notebooks': notebooks}, {'Guides': guides}, {'API': [{f'signbook.{m}': f'api/{m}.md'} for m in modules()]}, {'Contributing': 'contributing.md'}]
+    guides, cards = ([f'{d}/{p.name}' for p in sorted((ROOT / 'docs' / d).glob('*.md'))] for d in ('guides', 'cards'))
+    config.nav = [{'Home': 'index.md'}, {'Report': 'report.html'}, {'Notebooks': notebooks}, {'Guides': guides}, {'Cards': cards}, {'API': [{f'signbook.{m}': f'api/{m}.md'} for m in modules()]}, {'Contributing': 'contributing.md'}]
     return config

@@ -13,7 +13,7 @@ __all__ = ['SPLITS', 'LABEL_TYPES', 'ISOLATED', 'PHOENIX_SILENCE', 'CONTINUOUS',
            'few_shot', 'stratified_folds', 'load_records', 'load_phoenix14t', 'hmm_segments', 'learn_gloss_lexicon',
            'read_phoenix14t', 'read_phoenix14t_gfslt', 'read_phoenix14t_slrt', 'read_phoenix14t_csv',
            'read_phoenix14t_skels', 'load_csl_daily_texts', 'read_csl_daily', 'read_how2sign', 'read_cico_features',
-           'read_boston104', 'own_readers', 'load_corpus']
+           'read_boston104', 'FrameFolder', 'frame_folders', 'own_readers', 'load_corpus']
 
 # %% ../nbs/05_corpora.ipynb #76aa344f
 import csv, importlib, io, os, re, shutil, subprocess, tempfile
@@ -1372,6 +1372,37 @@ def read_boston104(at, split=None):
     frame = pd.concat([_sentences(files[0], s, [dict(name=str(v), text='', gloss=' '.join(w for w, *_ in ws), signer=speakers[v], frames=len(tracks[v])) for v, ws in words[s].items()], text=False) for s in asked], ignore_index=True)
     card = _card('boston104', files, language='ase', defects=('neighbouring segments share frames in places', 'no English text', 'all three speakers are in train and test'))
     return ContinuousCorpus(card, frame, poses=[tracks[v] for v, _ in segs], segments=[np.array([[ids[w], a, b - a + 1] for w, a, b in ws]) for _, ws in segs], gloss_ids={i: w for w, i in ids.items()})
+
+# %% ../nbs/05_corpora.ipynb #f3d25a1e
+class FrameFolder:
+    "Images of one video, in order of their names, read and resized when NumPy asks: stands for an array (T, size, size, 3) uint8. A slice or integers keep some frames, unread."
+    dtype = np.dtype(np.uint8)
+    def __init__(self, paths, size): self.paths, self.size = tuple(paths), size
+    def __len__(self): return len(self.paths)
+    @property
+    def shape(self): return len(self), self.size, self.size, 3
+    def __getitem__(self, k): return FrameFolder(self.paths[k] if isinstance(k, slice) else [self.paths[i] for i in k], self.size)
+    def __array__(self, dtype=None, copy=None): return np.stack([_image(p, self.size) for p in self.paths]).astype(dtype or self.dtype, copy=False)
+
+def _image(path, size):
+    from PIL import Image, UnidentifiedImageError
+    try:
+        with Image.open(path) as image: return np.asarray(image.convert('RGB').resize((size, size), Image.Resampling.BILINEAR))
+    except (OSError, UnidentifiedImageError) as e: raise CorpusError(short_path(path), 'image', 'a picture that can be read', type(e).__name__) from e
+
+def frame_folders(
+    folder, # holds a folder of images for each video
+    names,  # of the videos, may contain '/'
+    size    # height and width
+):
+    "A `FrameFolder` for each video. Raises `CorpusError` for a name that leaves the folder, a video without a folder, or one without images."
+    out = []
+    for n in names:
+        at = Path(folder)/safe_name(n, folder, 'video')
+        paths = sorted(p for p in at.iterdir() if p.suffix.lower() in ('.png', '.jpg', '.jpeg')) if at.is_dir() else []
+        if not paths: raise CorpusError(short_path(at), 'frames', 'a folder of .png or .jpg images', 'no images' if at.is_dir() else 'no such folder')
+        out.append(FrameFolder(paths, size))
+    return out
 
 # %% ../nbs/05_corpora.ipynb #b6307940
 CONTINUOUS = {'phoenix14t': read_phoenix14t, 'phoenix14t-gfslt': read_phoenix14t_gfslt, 'phoenix14t-slrt': read_phoenix14t_slrt, 'phoenix14t-csv': read_phoenix14t_csv, 'phoenix14t-skels': read_phoenix14t_skels,

@@ -325,7 +325,7 @@ def masked_ids(vocabulary, words, hidden):
 
 # %% ../nbs/30_gfslt.ipynb #3ceaa2d6
 def frame_batch(
-    frames, # N arrays (T, S, S, 3) uint8, or (T, ...) finite numbers
+    frames, # N arrays (T, S, S, 3) uint8, or (T, ...) finite numbers; or what becomes one, as a `FrameFolder` of `signbook.corpora`
     indices,
     every=1, # keep each second, third, ... frame
     longest=300, # frames; of longer clips `longest` stay, evenly spaced, or drawn where `rng` is given
@@ -340,7 +340,7 @@ def frame_batch(
     one = frames[indices[0]]; out = np.empty((sum(n), *one.shape[1:]), np.uint8 if one.dtype == np.uint8 else np.float32)
     for i, k, a, m in zip(indices, kept, np.cumsum([0, *n]), n):
         x = frames[i][::every]; x = x if k is None else x[k]
-        out[a:a + m] = _shifted(x, rng.randint(-shift, shift + 1, 2)) if shift else x
+        out[a:a + m] = _shifted(np.asarray(x), rng.randint(-shift, shift + 1, 2)) if shift else x
     if out.dtype != np.uint8 and not np.isfinite(out).all(): raise InputError('frame_batch', 'frames', 'finite numbers', 'NaN or infinity')
     batch = {'frames': torch.from_numpy(out), 'lengths': torch.tensor(n)}
     return batch | ({'light': torch.from_numpy(1 + light*rng.uniform(-1, 1, len(n)).astype(np.float32))} if light else {})

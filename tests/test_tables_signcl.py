@@ -1,110 +1,129 @@
-"SignCL Table 3 re-scored: by hand on small input, and known answers on the released outputs."
-import json
+"SignCL tables: pieces by hand, the smallest units from end to end, and real videos with weights of one's own."
+import gzip
+import pickle
+from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
 
-from signbook.corpora import CorpusError, load_csl_daily_texts
-from signbook.metrics import bleu, rouge_l
+from signbook.corpora import CorpusError
+from signbook.evidence import paper_table
+from signbook.experiment import Outcome
+from signbook.gfslt import make_resnet18
+from signbook.signcl import released_margin, signcl_loss
 from signbook.tables import signcl as sc
+from signbook.tables.density import Data
+from signbook.training import FitConfig
 
-
-def outputs(folder, hyps, refs):
-    (folder / 'hypotheses.txt').write_text(hyps, encoding='utf-8')
-    (folder / 'references.txt').write_text(refs, encoding='utf-8')
-    return folder
-
-
-def test_outputs_need_as_many_hypotheses_as_references(tmp_path):
-    assert sc.load_outputs(outputs(tmp_path, 'a b\n\n', 'a\nb\n')) == (['a b', ''], ['a', 'b'])
-    with pytest.raises(CorpusError, match='hypotheses.txt: lines: expected 2 as in references.txt, found 1'):
-        sc.load_outputs(outputs(tmp_path, 'a\n', 'a\nb\n'))
-    with pytest.raises(CorpusError, match='references.txt: lines: expected at least one sentence'):
-        sc.load_outputs(outputs(tmp_path, 'a\n', ''))
-
-
-def test_outputs_of_another_encoding_or_none_are_refused(tmp_path):
-    with pytest.raises(CorpusError, match='hypotheses.txt: file'):
-        sc.load_outputs(tmp_path)
-    outputs(tmp_path, 'a', 'b')
-    (tmp_path / 'references.txt').write_bytes(b'\xff\xfe\xfa')
-    with pytest.raises(CorpusError, match='references.txt: byte 0: expected UTF-8'):
-        sc.load_outputs(tmp_path)
-
-
-def test_rouge_over_distinct_tokens():
-    assert sc.rouge_l_distinct(['a c a', 'a b', ''], ['a b a', 'a b', 'a']).tolist() == [50, 100, 0]
-    with pytest.raises(ValueError):
-        sc.rouge_l_distinct(['a'], ['a', 'b'])
-
-
-def test_plain_text_and_subsequences():
-    assert sc.plain_text(' 今 天 １２？') == '今天12?'
-    assert sc.is_subsequence('', 'a') and sc.is_subsequence('ac', 'abc') and not sc.is_subsequence('ca', 'abc')
-
-
-def test_matching_keeps_the_order_or_finds_it():
-    intact = ['今天很好', '明天有雨', '我们去']
-    assert sc.match_references(['今天好', '明有雨', '们去'], intact).tolist() == [0, 1, 2]
-    assert sc.match_references(['们去', '今天好', '明有雨'], intact).tolist() == [2, 0, 1]
-
-
-def test_matching_refuses_other_counts_and_other_corpora():
-    with pytest.raises(CorpusError, match='lines: expected 2 as in CSL-Daily test, found 1'):
-        sc.match_references(['a'], ['a', 'b'])
-    with pytest.raises(CorpusError, match='0 % of them subsequences'):
-        sc.match_references(['x', 'y'], ['a', 'b'])
-
-
-def test_lost_characters_by_hand():
-    lost = sc.lost_characters(['天好', '明天'], ['今天好', '明明天天'])
-    assert lost.values.tolist() == [['今', 1, 1, 1], ['天', 3, 0, 1], ['明', 2, 1, 1]]
-    assert sc.lost_characters(['a'], ['a']).empty
-    assert sc.later(['aab', 'b'], {'a'}) == 1
-
-
-def test_difference_of_references():
-    hyps, whole = ['今 天 天 气 好', '明 天 有 雨 吗'], ['今 天 天 气 很 好', '明 天 有 大 雨 吗']
-    value, low, high = sc.bleu4_difference(hyps, hyps, whole, 50)
-    assert value == pytest.approx(100 - bleu(hyps, whole, tokenize='none')['bleu4']) and low <= value <= high
-    assert sc.rouge_difference(hyps, hyps, whole, 50)[0] == pytest.approx(100 - rouge_l(hyps, whole))
-
-
-def test_log_lines_are_checked(tmp_path):
-    good = dict(epoch=0, n_parameters=1.5, train_cl_loss=3.)
-    path = tmp_path / 'log.txt'
-    path.write_text(json.dumps(good) + '\n')
-    assert sc.load_log(path)['train_cl_loss'].to_list() == [3.]
-    for bad, says in ((json.dumps({**good, 'train_cl_loss': float('nan')}), 'line 2: train_cl_loss: expected a finite number'), ('{', 'line 2: expected a JSON object'), ('[]', 'line 2: epoch')):
-        path.write_text(json.dumps(good) + '\n' + bad + '\n')
-        with pytest.raises(CorpusError, match=says):
-            sc.load_log(path)
-
-
-def test_claims_need_their_cells():
-    assert sc.all_claims([]) == []
+SMOKE = sc.SIZES['smoke']
 
 
 @pytest.fixture(scope='module')
-def released(real):
-    if not (real / 'signcl-outputs' / 'hypotheses.txt').is_file():
-        pytest.skip('no real data: signcl-outputs')
-    return sc.load_outputs(real / 'signcl-outputs')
+def out(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as m:
+        m.setenv('SIGNBOOK_OUTPUTS', str(tmp_path_factory.mktemp('outputs')))
+        sc.corpus_of.cache_clear()
+        yield m
+    sc.corpus_of.cache_clear()
 
 
-def test_real_scores_against_released_references(released):
-    assert len(released[0]) == 1176
-    assert [round(bleu(*released, tokenize='none')[f'bleu{n}'], 2) for n in range(1, 5)] == [46.83, 32.20, 22.35, 15.99]
-    assert round(rouge_l(*released), 2) == 45.49
-    assert round(sc.rouge_l_distinct(*released).mean(), 2) == 47.92
+def test_the_released_margin_counts_frames_at_full_rate():
+    x, n, words = torch.randn(2, 40, 8), torch.tensor([40, 33]), torch.tensor([9, 12])
+    import random
+    random.seed(3); ours = sc.released_frames(x, n, words, every=2)
+    random.seed(3); by_hand = signcl_loss(x, n, words, 'released', margin=released_margin(80, 14)/2, threshold=32*8/512)
+    assert ours == by_hand and released_margin(80, 14) == 25
 
 
-def test_real_scores_against_intact_references(real, released):
-    if not (real / 'csl-daily').is_dir():
-        pytest.skip('no real data: csl-daily')
-    short = [sc.plain_text(r) for r in released[1]]
-    texts = [sc.plain_text(t) for t in load_csl_daily_texts(real / 'csl-daily').values()]
-    full = [texts[i] for i in sc.match_references(short, texts)]
-    ours, whole = ([' '.join(t) for t in x] for x in ([sc.plain_text(h) for h in released[0]], full))
-    assert bleu(ours, whole, tokenize='none')['bleu4'] == pytest.approx(14.09, abs=.2)
-    assert rouge_l(ours, whole) == pytest.approx(43.54, abs=.2)
-    assert sum(map(sc.is_subsequence, short, full)) >= .9 * len(full)
+def test_every_row_of_the_printed_tables_is_a_row():
+    rows = sc.rows_of_size(SMOKE)
+    for t in ('table6', 'table7', 'table8', 'figure7'): assert {r['name'] for r in paper_table('signcl', t)['rows']} <= set(rows)
+    assert set(sc.TABLE2) <= {r['name'] for r in paper_table('signcl', 'table2')['rows']} & {r['name'] for r in paper_table('signcl', 'table3')['rows']}
+    for name, values in ((r['name'], r['values']) for r in paper_table('signcl', 'table8')['rows']):
+        c = rows[name]; pre = c.stage1
+        assert (bool(pre and pre.vlp), bool(pre and pre.signcl), c.signcl is not None) == (values['pretraining VLP loss'], values['pretraining SignCL loss'], values['fine-tuning SignCL loss'])
+    assert rows['threshold 10'] == rows['factor 2.3'] == rows['lambda 1e-2'] == rows['VLP; SLT + SignCL'] and len(set(rows.values())) == len(rows) - 3
+    assert rows['lambda 1e1'].signcl.weight == 10 and rows['factor GT'].signcl.factor == 0 and rows['contrast among 4'].stage1.groups > 0
+
+
+def test_signcl_counts_from_its_step_on():
+    c = replace(sc.rows_of_size(SMOKE)['from epoch 70 of 200'], fit=FitConfig(epochs=10, batch_size=4))
+    corpus = sc.corpus_of(Data(40, (8, 4, 4), 4, 1, every=4), 0)
+    assert sc.signcl_arguments(c, corpus, 4, batches=6)['from_step'] == 21
+    assert sc.signcl_arguments(replace(c, signcl=None), corpus, 4, 6) == {}
+
+
+def test_look_alikes_are_heard():
+    assert sc.telling_words('a b c', 'a d c') == (('b',), ('d',))
+    assert [sc.heard(s, ('b',), ('d',)) for s in ('b d', 'd a', 'a', '')] == ['right', 'twin', 'neither', 'neither']
+    assert sc.heard('a', ('b',), ()) == 'neither'
+    data = Data(40, (8, 4, 30), 4, 1); cases = sc.look_alike_cases(data, 0, 12, 30); corpus = sc.corpus_of(data, 0); refs = [corpus.texts[i] for i in sc.rows_of(corpus, 'test')]
+    alike = {tuple(sorted(p[:2])) for p in sc.world_of(data, 0).lexicon.look_alikes}
+    for k, g, o, right, wrong in cases:
+        assert tuple(sorted((g, o))) in alike and set(right) <= set(refs[k].split()) and corpus.names[g] in corpus.glosses[sc.rows_of(corpus, 'test')[k]].split()
+    told = sc.look_alike_outcomes(data, 0, refs)
+    assert told['look-alikes right'] == 100 and told['look-alikes'] == len([c for c in cases if c[3]])
+    assert sc.look_alike_outcomes(data, 0, ['']*30)['look-alikes neither'] == 100
+
+
+def test_frames_alone_moves_nothing_but_the_frame_encoder(out):
+    c = sc.rows_of_size(SMOKE)['SignCL; SLT'].stage1; corpus, words = sc.corpus_for(c, 0)
+    torch.manual_seed(0); model = sc.VLP(c.net, len(words)); before = {k: v.clone() for k, v in model.state_dict().items()}
+    sc.train_stage(c, model, sc.frames_alone, corpus, words, 0, 'cpu'); moved = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
+    assert moved and all(k.startswith('visual.frame') for k in moved)
+
+
+def test_units_from_end_to_end(out):
+    rows = sc.rows_of_size(SMOKE); (plan,) = sc.experiments('smoke', seeds=(0,))
+    outcome = plan.run('local', 'cpu', workers=1, only=['VLP; SLT', sc.BOTH, 'all as released'], progress=False)
+    assert not outcome.failures and isinstance(outcome, Outcome)
+    m = outcome.records[sc.BOTH, 0].metrics
+    assert len(m['said']) == m['sentences'] == 20 and 0 < m['SDR'] < 150 and set(sc.SCORES) <= set(m)
+    assert sc.pretrained(outcome, rows[sc.BOTH].stage1, 0).metrics['SDR'] > 0
+    assert sc.pretrained(outcome, rows['SignCL; SLT'].stage1, 0) is None
+    shards = sc.rescored(outcome, rows[sc.BASELINE]); assert shards.shape == (1, 4) and np.isfinite(shards.to_numpy()).all()
+    assert {(c['evidence'], c['corpus']) for c in sc.table_cells(outcome, 'table2', {'+ SignCL, two states': sc.BOTH}, sc.SCORES, 'smoke')} == {('mechanism', 'signworld')}
+
+
+@pytest.fixture()
+def phoenix(tmp_path, monkeypatch):
+    "Labels and frames as PHOENIX-2014T has them, and a ResNet-18 and an mBART with random weights."
+    from PIL import Image
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import MBartConfig, MBartModel, PreTrainedTokenizerFast
+    monkeypatch.setenv('SIGNBOOK_DATA', str(tmp_path)); monkeypatch.setenv('SIGNBOOK_OUTPUTS', str(tmp_path/'out')); sc.videos_of.cache_clear()
+    texts, g = ['der wind weht .', 'morgen regen .', 'am tag sonne .', 'der regen .'], np.random.default_rng(0); folder = tmp_path/'phoenix14t'; folder.mkdir()
+    for split in ('train', 'dev', 'test'):
+        records = []
+        for i, t in enumerate(texts):
+            name, states = f'{split}/v{i}', np.repeat([1, 4 + 3*(i % 2), 1], 8); at = folder/'frames'/name; at.mkdir(parents=True)
+            for k in range(24): Image.fromarray(g.integers(0, 255, (30, 26, 3), dtype=np.uint8)).save(at/f'images{k:04d}.png')
+            records.append(dict(name=name, signer='Signer01', gloss='A ' + 'BC'[i % 2] + ' A', text=t, num_frames=24, alignments=dict(pami0=' '.join(map(str, states)), pami1='', pami2=''), sign=torch.zeros(0)))
+        with gzip.open(folder/f'phoenix14t.{split}', 'wb') as f: pickle.dump([{k: v for k, v in r.items() if k != 'sign'} for r in records], f)
+    make_resnet18().save_pretrained(tmp_path/'resnet-18')
+    t = Tokenizer(models.BPE(unk_token='<unk>')); t.pre_tokenizer, t.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    t.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=60, special_tokens=['<s>', '<pad>', '</s>', '<unk>', 'de_DE', '<mask>'], show_progress=False))
+    PreTrainedTokenizerFast(tokenizer_object=t, bos_token='<s>', pad_token='<pad>', eos_token='</s>', unk_token='<unk>', mask_token='<mask>', additional_special_tokens=['de_DE']).save_pretrained(tmp_path/'mbart-large-cc25')
+    MBartModel(MBartConfig(vocab_size=t.get_vocab_size(), d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=32, decoder_ffn_dim=32)).save_pretrained(tmp_path/'mbart-large-cc25')
+    yield folder
+    sc.videos_of.cache_clear()
+
+
+def test_real_videos_from_end_to_end(phoenix, monkeypatch):
+    net = sc.gfslt_config('gpu', size=32, conv=32, dim=32, ffn=32, heads=4, text_heads=4, text_layers=1, encoder_layers=1, decoder_layers=1, longest=6)
+    one = FitConfig(epochs=1, batch_size=2, optimizer='sgd', lr=.01, momentum=.9, precision='fp32')
+    size = replace(sc.SIZES['paper'], data=sc.Videos('phoenix14t', 32), net=net, stage1=one, stage2=one)
+    made = sc.translate_unit(sc.table8_rows(size, sc.Weights())[sc.BOTH], 0)
+    assert len(made.metrics['said']) == 4 and made.metrics['SDR'] > 0 and 'look-alikes' not in made.metrics
+    corpus = sc.videos_of(size.data); assert corpus.texts[0] == 'der wind weht' and not any('.' in t for t in made.metrics['said'])
+    with pytest.raises(CorpusError, match='phoenix14t: labels: expected the files'): sc.real_rows('phoenix14t')
+    monkeypatch.setattr(sc, 'present', lambda name: True)
+    assert set(sc.real_rows('phoenix14t')) == {r['name'] for r in paper_table('signcl', 'table8')['rows']}
+
+
+def test_what_real_videos_need_is_said(phoenix, tmp_path, monkeypatch):
+    with pytest.raises(CorpusError, match='phoenix14t: scale: expected paper'): sc.experiments('cpu', 'phoenix14t')
+    (tmp_path/'resnet-18').rename(tmp_path/'elsewhere')
+    with pytest.raises(CorpusError, match='resnet-18: folder: expected ImageNet weights'): sc.experiments('paper', 'phoenix14t')
+    with pytest.raises(CorpusError, match='csl-daily/frames: folder'): sc.experiments('paper', 'csl-daily')
