@@ -640,6 +640,7 @@ def fine_figure(result):
     axes[1].legend(loc='lower right', fontsize=8); axes[0].set_title('Fine retrieval by miner')
     return fig
 
+# %% ../../nbs/51_san_tables.ipynb #396510dd
 SWEPT = {'α': .7, 'β': .7, 'λ': .4, 'N_swap': 2, 'N_hard': 5}
 
 def sweep_figure(result):
@@ -657,6 +658,7 @@ def sweep_figure(result):
     axes[0].set_ylabel('change (points)'); axes[-1].legend(fontsize=7); axes[0].set_title('Constants of SAN')
     return fig
 
+# %% ../../nbs/51_san_tables.ipynb #083eec9c
 def gain_figure(result):
     "Gain of each miner against the share of its pairs that look near."
     use_style(); fig, axes = plt.subplots(1, 2, figsize=(9.5, 3.6)); c = pooled_cells(result, 'gain')

@@ -9,7 +9,7 @@ __all__ = ['SIZES', 'BASELINE', 'BOTH', 'TABLE2', 'THRESHOLDS', 'FACTORS', 'WEIG
            'frames_alone', 'train_stage', 'matching', 'sdr_of', 'pretrain_unit', 'translate_unit', 'telling_words',
            'look_alike_cases', 'heard', 'look_alike_outcomes', 'Scale', 'table8_rows', 'variants', 'rows_of_size',
            'needs', 'real_rows', 'experiments', 'origin_of', 'printed_in', 'table_cells', 'printed_cells',
-           'control_cells', 'pretrained', 'stage1_cells', 'references_of', 'rescored', 'effect_cell', 'release_cells',
+           'control_cells', 'stage1_cells', 'references_of', 'rescored', 'effect_cell', 'release_cells',
            'difference_claim', 'table2_claims', 'table8_claims', 'rank_correlation', 'density_claim', 'constant_claims',
            'look_alike_claim', 'all_claims', 'cells_of', 'ablation_figure', 'against', 'constants_figure',
            'pair_figure', 'marked_words', 'confusions', 'step_rows', 'identity']
@@ -17,7 +17,7 @@ __all__ = ['SIZES', 'BASELINE', 'BOTH', 'TABLE2', 'THRESHOLDS', 'FACTORS', 'WEIG
 # %% ../../nbs/32_signcl_tables.ipynb #f4d350db
 import html, math
 from collections import Counter
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
 # %% ../../nbs/32_signcl_tables.ipynb #4c0b67d3
@@ -27,7 +27,7 @@ import pandas as pd
 import torch
 
 # %% ../../nbs/32_signcl_tables.ipynb #4caf5855
-from ..core import PALETTE, check_name, data_dir, plain, set_seed, short_path, use_style
+from ..core import PALETTE, check_name, data_dir, set_seed, short_path, use_style
 from ..corpora import CorpusError, corpus_dir, fetch_command, fingerprint, frame_folders, load_corpus, present
 from ..density import tsne_panels
 from ..evidence import by_cell, cell, claim_of, paper_table, paper_value
@@ -324,14 +324,10 @@ def control_cells(outcome, scale):
         for r in list(outcome.rows)[:8]: out += replace(outcome, rows=(r,)).cells('signcl', 'controls', {m: (column, '%')}, scale=scale, n='look-alikes' if 'look' in m else 'sentences', **origin_of(outcome))
     return out
 
-def pretrained(outcome, config, seed):
-    "Record of a `Stage1` in an outcome, or None."
-    return next((r for _, row, s, r, _ in outcome.units if row is None and s == seed and getattr(r, 'unit', '').endswith('pretrain_unit') and r.config == plain(asdict(config))), None)
-
 def stage1_cells(outcome, rows, scale):
     "Behind the pretrainings of `rows` {name: `Stage2`}: SDR, and matching of clips with sentences in test."
     names = {'SignCL': 'SignCL; SLT', 'VLP': BASELINE, 'VLP + SignCL': 'VLP + SignCL; SLT', 'VLP, contrast among 4': 'contrast among 4'}; n = len(references_of(rows[BASELINE], outcome.seeds[0]))
-    found = [(k, s, r.metrics) for k, row in names.items() if row in rows for s in outcome.seeds if (r := pretrained(outcome, rows[row].stage1, s))]
+    found = [(k, s, compute(pretrain_unit, rows[row].stage1, s).metrics) for k, row in names.items() for s in outcome.seeds if (row, s) in outcome.records]
     return [cell('signcl', 'stage 1', k, c, m[v], scale=scale, n=min(100, n), seed=s, **origin_of(outcome)) for k, s, m in found for v, c in (('SDR', 'SDR'), ('matched', 'clips matched')) if not (k == 'SignCL' and v == 'matched')]
 
 # %% ../../nbs/32_signcl_tables.ipynb #405854ea
