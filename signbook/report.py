@@ -164,19 +164,21 @@ def _draw_axis(ax, title, claims, ink, narrow):
     for side, line in ax.spines.items(): line.set_visible(side == 'bottom'); line.set_color(ink['grid'])
 
 # %% ../nbs/91_report.ipynb #fc542010
-def overview_figure(results, dark=False, narrow=False):
+def overview_figure(results, dark=False, narrow=False, decided=False):
     """The claims of `results` (a list of result dicts) with intervals and verdicts, as a matplotlib figure.
 
-    `dark` draws it for a dark page, `narrow` for a phone (claims above their marks instead of beside them)."""
+    `dark` draws it for a dark page, `narrow` for a phone (claims above their marks instead of beside them), `decided` leaves inconclusive claims out and says how many they are."""
     import matplotlib.pyplot as plt
-    panels, ink = {}, _INK[dark]
+    panels, ink, open_ = {}, _INK[dark], 0
     for c in judged(results):
-        if placed(c): panels.setdefault(placed(c)[0], []).append(c)
+        if decided and c['verdict'] == 'inconclusive': open_ += 1
+        elif placed(c): panels.setdefault(placed(c)[0], []).append(c)
     panels = dict(sorted(panels.items(), key=lambda p: not p[0].startswith('Values')))
     use_style(); sizes = [len(p) + 1 for p in panels.values()] or [1]
     fig, axes = plt.subplots(len(sizes), 1, squeeze=False, height_ratios=sizes, figsize=(3.9, .84*sum(sizes)) if narrow else (9.6, .38*sum(sizes) + .35*len(sizes)), facecolor='#16181b' if dark else 'white')
     for ax, (title, claims) in zip(axes[:, 0], panels.items()): ax.set_facecolor('none'); _draw_axis(ax, title, claims, ink, narrow)
     if not panels: axes[0, 0].set_axis_off(); axes[0, 0].text(.5, .5, 'No claim has been measured yet', ha='center', color=ink['text'])
+    if open_: fig.supxlabel(f'{open_} more claims are inconclusive', fontsize=9, color=ink['soft'])
     return fig
 
 # %% ../nbs/91_report.ipynb #eb7f6dec
