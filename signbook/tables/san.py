@@ -637,7 +637,7 @@ def fine_figure(result):
             ax.plot([], [], 'o', color='k', mfc=None if kind == 'token' else 'white', label=backbone)
         ax.set(xlabel=label)
     axes[0].set_yticks(range(len(shown)), [NAMES[m].replace('SAN, literal', 'SAN') for m in shown]); axes[0].invert_yaxis()
-    axes[1].legend(loc='lower right', fontsize=8); axes[0].set_title('Fine retrieval by miner')
+    fig.legend(*axes[1].get_legend_handles_labels(), loc='outside lower center', ncol=2, fontsize=8); axes[0].set_title('Fine retrieval by miner')
     return fig
 
 # %% ../../nbs/51_san_tables.ipynb #396510dd
@@ -655,7 +655,7 @@ def sweep_figure(result):
             ax.plot([xs.index(default)], [0], 'o', ms=5, color=PALETTE['muted'])
             if constant == 'N_hard': ax.plot([], [], 'o', color=PALETTE[colour], label=('fine ' if column[0] == 'f' else '') + column.replace('fine ', ''))
         ax.set(xlabel=constant, xticks=range(len(xs)), xticklabels=[f'{x:g}' for x in xs], xlim=(-.6, len(xs) - .4))
-    axes[0].set_ylabel('change (points)'); axes[-1].legend(fontsize=7); axes[0].set_title('Constants of SAN')
+    axes[0].set_ylabel('change (points)'); fig.legend(*axes[-1].get_legend_handles_labels(), loc='outside lower center', ncol=3, fontsize=8); axes[0].set_title('Constants of SAN')
     return fig
 
 # %% ../../nbs/51_san_tables.ipynb #083eec9c
