@@ -310,6 +310,13 @@ def test_overview_draws_odd_intervals_and_texts(results, tmp_path):
     assert len(overview_figure([check_readable(r)]).axes) == 2
 
 
+def test_an_overview_of_what_is_decided_counts_the_rest(results):
+    r = write(results); c = r['claims'][0]
+    fig = overview_figure([dict(r, claims=[dict(c, id='a', verdict='holds'), dict(c, id='b', verdict='inconclusive'), dict(c, id='c', verdict='inconclusive')])], decided=True)
+    assert fig.get_supxlabel() == '2 more claims are inconclusive' and sum('holds' in t.get_text() for ax in fig.axes for t in ax.texts) == 1
+    assert overview_figure([dict(r, claims=[dict(c, id='a', verdict='holds')])], decided=True).get_supxlabel() == ''
+
+
 @pytest.mark.parametrize('width, scheme', [(1280, 'light'), (1280, 'dark'), (360, 'light'), (360, 'dark')])
 def test_in_a_browser(width, scheme, results, tmp_path):
     sync_api, chromium = pytest.importorskip('playwright.sync_api'), shutil.which('chromium')
