@@ -12,10 +12,10 @@ __all__ = ['SIZES', 'BASELINE', 'BOTH', 'TABLE2', 'THRESHOLDS', 'FACTORS', 'WEIG
            'control_cells', 'stage1_cells', 'references_of', 'rescored', 'effect_cell', 'release_cells',
            'difference_claim', 'table2_claims', 'table8_claims', 'rank_correlation', 'density_claim', 'constant_claims',
            'look_alike_claim', 'all_claims', 'cells_of', 'ablation_figure', 'against', 'constants_figure',
-           'pair_figure', 'marked_words', 'confusions', 'step_rows', 'identity']
+           'pair_figure', 'confusions', 'sentence_figure', 'step_rows', 'identity']
 
 # %% ../../nbs/32_signcl_tables.ipynb #f4d350db
-import html, math
+import math
 from collections import Counter
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -456,19 +456,32 @@ def pair_figure(outcome, data, seed, most=600):
     shown = [names[g] for p, _ in cases.most_common() if all(names[g] in gloss for g in p) for g in p]
     return tsne_panels({n: r.tensors()['chosen'].float().numpy() for n, r in found.items()}, gloss, list(dict.fromkeys(shown))[:4], most=most, sdr={n: r.metrics['SDR'] for n, r in found.items()})
 
-def marked_words(text, right, wrong):
-    "HTML of a text: its right words bold, the twin's marked."
-    one = lambda w: f'<b>{html.escape(w)}</b>' if w in right else f'<mark>{html.escape(w)}</mark>' if w in wrong else html.escape(w)
-    return ' '.join(map(one, text.split()))
-
-def confusions(outcome, config, seed, most=6):
-    "DataFrame of test sentences with a look-alike, those where the two models differ first: reference and what each said, words marked."
+def confusions(outcome, config, seed, most=5):
+    "Test sentences with a look-alike, those where the two models differ first: [(sign, twin, right words, the twin's words, {who: text})]."
     data, refs, said = config.data, references_of(config, seed), {n: outcome.records[r, seed].metrics['said'] for n, r in (('GFSLT-VLP', BASELINE), ('+ SignCL', BOTH))}; out, names = [], gloss_names()
     for k, g, o, right, wrong in look_alike_cases(data, seed, sum(data.sentences[:2]), data.sentences[2]):
         if not right: continue
-        said_k = {n: heard(x[k], right, wrong) for n, x in said.items()}
-        out.append((len(set(said_k.values())) == 1, 'twin' not in said_k.values(), {'sign': names[g], 'twin': names[o], 'reference': marked_words(refs[k], right, wrong)} | {n: marked_words(x[k], right, wrong) for n, x in said.items()}))
-    return pd.DataFrame([r for *_, r in sorted(out, key=lambda r: r[:2])[:most]])
+        how = [heard(x[k], right, wrong) for x in said.values()]
+        out.append((how[0] == how[1], 'twin' not in how, (names[g], names[o], right, wrong, {'reference': refs[k]} | {n: x[k] for n, x in said.items()})))
+    return [case for *_, case in sorted(out, key=lambda r: r[:2])[:most]]
+
+# %% ../../nbs/32_signcl_tables.ipynb #6d5d6f84
+def _written(text, right, wrong):
+    "A line of words: the right ones in blue, the twin's in orange."
+    from matplotlib.offsetbox import HPacker, TextArea
+    look = lambda w: dict(color=PALETTE['ours'], weight='bold') if w in right else dict(color=PALETTE['paper'], weight='bold') if w in wrong else dict(color='k')
+    return HPacker(children=[TextArea(w, textprops=dict(size=8, **look(w))) for w in text.split() or ['-']], pad=0, sep=4, align='baseline')
+
+def sentence_figure(cases):
+    "What was said in cases of `confusions`, words marked."
+    from matplotlib.offsetbox import AnnotationBbox
+    use_style(); fig, ax = plt.subplots(figsize=(11, .95*max(len(cases), 1) + .5)); ax.set(ylim=(5*max(len(cases), 1), -1), xlim=(0, 1), title='Look-alikes in test sentences: the right word blue, its twin orange'); ax.axis('off')
+    for k, (sign, twin, right, wrong, texts) in enumerate(cases):
+        ax.text(0, 5*k, f'{sign}, looks like {twin}', size=8, weight='bold', va='center')
+        for j, (who, text) in enumerate(texts.items(), 1):
+            ax.text(.02, 5*k + j, who, size=8, color=PALETTE['muted'], va='center')
+            ax.add_artist(AnnotationBbox(_written(text, right, wrong), (.12, 5*k + j), frameon=False, box_alignment=(0, .5), pad=0))
+    return fig
 
 # %% ../../nbs/32_signcl_tables.ipynb #4bf7af8d
 def step_rows(size, seed=0, device='cpu', batch=16):
