@@ -7,7 +7,8 @@ __all__ = ['EVIDENCE', 'VERDICTS', 'KINDS', 'MARKS', 'check_table', 'check_paper
            'paper_value', 'decimals', 'verdict', 'value_verdict', 'effect_verdict', 'cell', 'failed', 'claim',
            'claim_of', 'holm', 'corrected', 'not_run', 'check_result', 'result_path', 'save_result', 'load_result',
            'reference', 'origin', 'larger', 'number', 'with_interval', 'marked', 'failure', 'pooled', 'by_cell',
-           'cell_text', 'printed_cells', 'paper_ours', 'find', 'wide', 'p_text', 'claims_frame', 'missing_frame']
+           'cells_of', 'cell_text', 'printed_cells', 'paper_ours', 'find', 'wide', 'p_text', 'claims_frame',
+           'missing_frame']
 
 # %% ../nbs/01_evidence.ipynb #cbbb392a
 import re
@@ -350,6 +351,10 @@ def by_cell(rows):
     groups = {}
     for r in rows: groups.setdefault((r['paper'], r['table'], r['row'], r['column'], r['evidence']), []).append(r)
     return {k: pooled(v) for k, v in groups.items()}
+
+def cells_of(result, table):
+    "`{(row, column): pooled cell}` of one table of a result, without cells that have no value."
+    return {(c['row'], c['column']): c for c in by_cell(result['rows']).values() if c['table'] == table and c['value'] is not None}
 
 def cell_text(cell, digits=2):
     "A pooled cell as text: '16.00 [13.52, 18.48]', with '(2 of 3 seeds)' where one failed; 'failed: ...' where all did; 'not run' for None."

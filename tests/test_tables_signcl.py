@@ -85,6 +85,18 @@ def test_units_from_end_to_end(out):
     assert {(c['evidence'], c['corpus']) for c in sc.table_cells(outcome, 'table2', {'+ SignCL, two states': sc.BOTH}, sc.SCORES, 'smoke')} == {('mechanism', 'signworld')}
 
 
+def test_the_large_scale_takes_steps_in_both_stages(out):
+    z = sc.SIZES['gpu']; one = FitConfig(epochs=1, max_steps=1, batch_size=2, lr=1e-3)
+    start = sc.Features(replace(z.data, sentences=(2, 1, 1)), 'video', z.net, one, False, 4)
+    rows = sc.table8_rows(replace(z, data=start.data, stage1=one, stage2=one, beam=1), start)
+    corpus, words = sc.corpus_for(rows[sc.BOTH], 0); torch.manual_seed(0); model = sc.VLP(z.net, len(words)); before = model.visual.frame.body.embedder.embedder.convolution.weight.detach().clone()
+    sc.train_stage(rows[sc.BOTH].stage1, model, sc.pretrain_loss, corpus, words, 0, 'cpu')
+    assert not torch.equal(before, model.visual.frame.body.embedder.embedder.convolution.weight)
+    second = sc.GFSLT(z.net, len(words)); assert sc.load_stage1(second, sc.export_weights(model))
+    sc.train_stage(rows[sc.BOTH], second, sc.translate_loss, corpus, words, 0, 'cpu')
+    assert all(p.isfinite().all() for p in second.parameters())
+
+
 @pytest.fixture()
 def phoenix(tmp_path, monkeypatch):
     "Labels and frames as PHOENIX-2014T has them, and a ResNet-18 and an mBART with random weights."

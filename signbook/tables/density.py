@@ -11,8 +11,8 @@ __all__ = ['DRESS', 'OTHER', 'SPAN', 'SIZES', 'KINDS', 'FIVE', 'BASED', 'MODELS'
            'Scale', 'feature_rows', 'translation_rows', 'measure', 'needs', 'experiments', 'density_cells',
            'table11_cells', 'table1_cells', 'translation_cells', 'aligner_cells', 'gloss_table', 'within_seeds',
            'correlations', 'table10_cells', 'bins_of', 'bin_cells', 'world_rows', 'difference_claim', 'density_claims',
-           'accuracy_claims', 'rank_correlation', 'model_claims', 'all_claims', 'short', 'tsne_figure', 'cells_of',
-           'bins_from', 'accuracy_figure', 'translation_figure', 'identity']
+           'accuracy_claims', 'rank_correlation', 'model_claims', 'all_claims', 'short', 'tsne_figure', 'bins_from',
+           'accuracy_figure', 'translation_figure', 'identity']
 
 # %% ../../nbs/22_density_tables.ipynb #97f318f2
 import contextlib, io, math
@@ -31,7 +31,7 @@ from torch import nn
 # %% ../../nbs/22_density_tables.ipynb #56813416
 from ..core import PALETTE, check_name, set_seed, use_style
 from ..density import alignment_iou, bins_figure, chosen_frames, density_bins, density_correlations, gloss_accuracy, gloss_instances, sign_density_ratio, tsne_panels
-from ..evidence import by_cell, cell, claim_of, paper_value
+from ..evidence import cell, cells_of, claim_of, paper_value
 from ..experiment import Experiment, Made, compute
 from ..gfslt import VLP, GFSLTConfig, GFSLTData, VisualTower, frame_features, gfslt_config, pretrain_loss
 from ..metrics import seed_test
@@ -527,10 +527,6 @@ def tsne_figure(outcome, seed, most=700):
     return tsne_panels(x, gloss, most=most, sdr={short(k): found[k].metrics['SDR'] for k in order})
 
 # %% ../../nbs/22_density_tables.ipynb #8e3ba401
-def cells_of(result, table):
-    "{(row, column): pooled cell} of a table, without cells that have no value."
-    return {(c['row'], c['column']): c for c in by_cell(result['rows']).values() if c['table'] == table and c['value'] is not None}
-
 def bins_from(result):
     "{kind: DataFrame of bins} from the cells of Figure 3a."
     c, out = cells_of(result, 'figure3a'), {}

@@ -12,8 +12,8 @@ __all__ = ['MINERS', 'NAMES', 'RATE', 'TOP', 'SIZES', 'BACKBONES', 'COARSE', 'FI
            'true_pairs', 'pair_metrics', 'own_table', 'table_for', 'measure', 'Row', 'needs', 'Scale', 'row_name',
            'table_rows', 'experiments', 'mined_of', 'with_mined', 'renamed', 'table_cells', 'sweep_effects',
            'pair_cells', 'generator_cells', 'mining_cells', 'quality_cells', 'selection_cells', 'replace_rows', 'gains',
-           'gain_cells', 'printed_gain', 'all_claims', 'hardness_claim', 'pooled_cells', 'fine_figure', 'sweep_figure',
-           'gain_figure', 'identity', 'fine_files', 'save_scores']
+           'gain_cells', 'printed_gain', 'all_claims', 'hardness_claim', 'fine_figure', 'sweep_figure', 'gain_figure',
+           'identity', 'fine_files', 'save_scores']
 
 # %% ../../nbs/51_san_tables.ipynb #67bd73cf
 import random
@@ -32,7 +32,7 @@ from scipy import stats
 from ..cico import BagScores, LogitScale, cico_pairs, cico_similarity, evaluate_retrieval, hn_nce, mix_losses, pool_tokens, swapped_captions, text_groups, vsepp_loss, word_counts
 from ..core import PALETTE, InputError, check_name, outputs_dir, save_json, set_seed, use_style
 from ..corpora import fingerprint, load_corpus, present
-from ..evidence import by_cell, cell, claim_of, paper_value
+from ..evidence import cell, cells_of, claim_of, paper_value
 from ..experiment import Experiment, Made, compute
 from ..gfslt import contrast_loss
 from ..metrics import retrieval_ranks, seed_test
@@ -617,18 +617,16 @@ def hardness_claim(outcome):
     return claim_of(seed_test(x, [0.]*len(x), margin=.2) if x else None, 'san-hardness', 'Semantic hardness is not visual hardness: rank correlation of nearness in meaning and in looks', paper='san', evidence='mechanism', corpus='signworld', unit='', note="SignWorld draws looks with some regard to category, as published statistics of ASL-LEX have it")
 
 # %% ../../nbs/51_san_tables.ipynb #cbb380c5
-def pooled_cells(result, table): return {(c['row'], c['column']): c for c in by_cell(result['rows']).values() if c['table'] == table and c['value'] is not None}
-
 def _error(cells): return np.array([[c['value'] - c['low'], c['high'] - c['value']] if c['low'] is not None else (0, 0) for c in cells]).T
 
 def fine_figure(result):
     "Fine R@1 and true minimal pairs by miner; filled dots: token retriever, open ones: pooled."
     use_style(); fig, axes = plt.subplots(1, 2, figsize=(9.5, 4.4), sharey=True); name = lambda k, m: row_name(k, m).replace('SAN, literal', 'SAN')
     tables = ('fine', 'V2T R@1', 'fine R@1 (%)'), ('true pairs', 'minimal pairs', 'minimal pairs told apart (%)')
-    fine = pooled_cells(result, 'fine'); shown = [m for m in NAMES if any((name(k, m), 'V2T R@1') in fine for k in BACKBONES)]
+    fine = cells_of(result, 'fine'); shown = [m for m in NAMES if any((name(k, m), 'V2T R@1') in fine for k in BACKBONES)]
     colour = lambda m: PALETTE['muted'] if m == 'none' else PALETTE['released'] if 'oracle' in NAMES[m] else PALETTE['paper'] if 'san' in m else PALETTE['ours']
     for ax, (table, column, label) in zip(axes, tables):
-        cells = fine if table == 'fine' else pooled_cells(result, table)
+        cells = fine if table == 'fine' else cells_of(result, table)
         for dy, (kind, backbone) in zip((-.15, .15), BACKBONES.items()):
             for y, m in enumerate(shown):
                 if not (c := cells.get((name(kind, m), column))): continue
@@ -645,7 +643,7 @@ SWEPT = {'α': .7, 'β': .7, 'λ': .4, 'N_swap': 2, 'N_hard': 5}
 
 def sweep_figure(result):
     "Change of fine R@1, coarse T2V R@1 and coarse V2T R@1 against each constant of SAN; the default is 0."
-    use_style(); fig, axes = plt.subplots(1, len(SWEPT), figsize=(9.5, 2.9), sharey=True); cells = pooled_cells(result, 'sweep effect')
+    use_style(); fig, axes = plt.subplots(1, len(SWEPT), figsize=(9.5, 2.9), sharey=True); cells = cells_of(result, 'sweep effect')
     for ax, (constant, default) in zip(axes, SWEPT.items()):
         ax.axhline(0, color=PALETTE['muted'], lw=1)
         for shift, column, colour in ((-.06, 'fine R@1', 'ours'), (.06, 'T2V R@1', 'paper'), (.18, 'V2T R@1', 'released')):
@@ -661,7 +659,7 @@ def sweep_figure(result):
 # %% ../../nbs/51_san_tables.ipynb #083eec9c
 def gain_figure(result):
     "Gain of each miner against the share of its pairs that look near."
-    use_style(); fig, axes = plt.subplots(1, 2, figsize=(9.5, 3.6)); c = pooled_cells(result, 'gain')
+    use_style(); fig, axes = plt.subplots(1, 2, figsize=(9.5, 3.6)); c = cells_of(result, 'gain')
     names = [n for n, col in c if col == 'near']; at = {n: k for k, n in enumerate(names)}
     for ax, column, label in ((axes[0], 'fine', 'gain in fine R@1 (points)'), (axes[1], 'pairs', 'gain in minimal pairs (points)')):
         for n in names:

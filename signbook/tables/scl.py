@@ -12,8 +12,8 @@ __all__ = ['CHANNELS', 'KINDS', 'SELECTIONS', 'ALL', 'SIZES', 'BASELINE', 'CL', 
            'main_rows', 'control_rows', 'sensitivity_rows', 'table_rows', 'Analysis', 'without_drift', 'word_overlap',
            'detection', 'ranking', 'precision_of_as_many', 'analyse', 'again_of', 'analysis_needs', 'experiments',
            'recipe_frame', 'table_cells', 'meeting_cells', 'effect_cells', 'effects_frame', 'class_cells',
-           'truth_cells', 'paper_claims', 'control_claims', 'truth_claims', 'pooled_cells', 'course_figure',
-           'sensitivity_frame', 'effect_figure', 'meeting_figure', 'identity', 'choices_frame']
+           'truth_cells', 'paper_claims', 'control_claims', 'truth_claims', 'course_figure', 'sensitivity_frame',
+           'effect_figure', 'meeting_figure', 'identity', 'choices_frame']
 
 # %% ../../nbs/42_scl_tables.ipynb #c0e88b0e
 from dataclasses import dataclass, replace
@@ -33,7 +33,7 @@ from sklearn.metrics import roc_auc_score
 from ..audit import text_key
 from ..cico import evaluate_retrieval, text_groups
 from ..core import PALETTE, check_name, set_seed, use_style
-from ..evidence import by_cell, cell, claim_of, effect_verdict, marked, paper_table, paper_value, with_interval
+from ..evidence import cell, cells_of, claim_of, effect_verdict, marked, paper_table, paper_value, with_interval
 from ..experiment import Experiment, Made, compute
 from ..gfslt import GFSLTConfig, GFSLTData, evaluate_gfslt, gfslt_config, translate_loss
 from ..metrics import seed_test
@@ -569,11 +569,9 @@ def truth_claims(outcome):
     return out
 
 # %% ../../nbs/42_scl_tables.ipynb #8867ade0
-def pooled_cells(result, table): return {(c['row'], c['column']): c for c in by_cell(result['rows']).values() if c['table'] == table and c['value'] is not None}
-
 def course_figure(result):
     "Mean similarity of pairs and of negatives by kind through the reference training."
-    use_style(); fig, ax = plt.subplots(figsize=(7, 3.6)); c = pooled_cells(result, 'course')
+    use_style(); fig, ax = plt.subplots(figsize=(7, 3.6)); c = cells_of(result, 'course')
     for k, name in enumerate(dict.fromkeys(n for n, _ in c)):
         e = sorted(int(x) for n, x in c if n == name); ax.plot(e, [c[name, f'{x}']['value'] for x in e], 'o-', ms=3, color='k' if name == 'pairs' else f'C{k}', label=name)
     ax.set(xlabel='epoch of the reference', ylabel='mean similarity', title='What happens to a negative'); ax.legend(loc='center left', bbox_to_anchor=(1, .5))
@@ -582,7 +580,7 @@ def course_figure(result):
 def sensitivity_frame(result):
     "`signbook.scl.class_sensitivity`'s frame, means over seeds."
     out = {}
-    for (row, c), x in pooled_cells(result, 'class sensitivity').items(): out.setdefault(row, {})[c] = x['value']
+    for (row, c), x in cells_of(result, 'class sensitivity').items(): out.setdefault(row, {})[c] = x['value']
     split = lambda r: r.split(', ')
     return pd.DataFrame([dict(hat=split(r)[0], rule=split(r)[1], eps=None if split(r)[2] == 'None' else float(split(r)[2]), **v) for r, v in out.items()])
 
@@ -599,7 +597,7 @@ def effect_figure(result):
 
 def meeting_figure(result):
     "Pairs of one text in a batch by epoch."
-    use_style(); fig, ax = plt.subplots(figsize=(7, 3.4)); c = pooled_cells(result, 'pairs of one text by epoch')
+    use_style(); fig, ax = plt.subplots(figsize=(7, 3.4)); c = cells_of(result, 'pairs of one text by epoch')
     for k, name in enumerate(dict.fromkeys(n for n, _ in c)):
         e = sorted(int(x) for n, x in c if n == name); ax.plot(e, [c[name, f'{x}']['value'] for x in e], 'o-', ms=3, color=f'C{k}', label=name)
     ax.set(xlabel='epoch', ylabel='pairs of one text in a batch', title='Who meets whom'); ax.legend(loc='center left', bbox_to_anchor=(1, .5))

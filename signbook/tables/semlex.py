@@ -14,8 +14,8 @@ __all__ = ['UPPER12', 'LOADED', 'BASELINES', 'ATTRIBUTES', 'SIZES', 'NAMES', 'FO
            'shot_rows', 'defect_rows', 'shortcut_rows', 'measure', 'world_experiments', 'by_table', 'Recipe',
            'recipe_of', 'real_experiments', 'experiments', 'isr_cells', 'feature_cells', 'shot_cells', 'drop_cells',
            'confusion_cells', 'signer_table', 'signer_cells', 'defect_cells', 'padding_cells', 'wlasl_cells',
-           'real_cells', 'world_rows', 'gain_claim', 'world_claims', 'real_claims', 'cells_of', 'feature_figure',
-           'shot_figure', 'shortcut_figure', 'confusion_figure', 'identity']
+           'real_cells', 'world_rows', 'gain_claim', 'world_claims', 'real_claims', 'feature_figure', 'shot_figure',
+           'shortcut_figure', 'confusion_figure', 'identity']
 
 # %% ../../nbs/11_semlex.ipynb #4ed3757c
 import math, warnings
@@ -38,7 +38,7 @@ from sklearn.preprocessing import StandardScaler
 # %% ../../nbs/11_semlex.ipynb #22b85699
 from ..core import PALETTE, InputError, check_name, set_seed, use_style
 from ..corpora import fetch_command, fingerprint, load_corpus, missing_files, own_readers, present
-from ..evidence import by_cell, cell, claim_of, not_run, paper_value
+from ..evidence import cell, cells_of, claim_of, not_run, paper_value
 from ..experiment import Experiment, Made
 from ..metrics import mean_reciprocal_rank, seed_test, topk_accuracy
 from ..phonology import FEATURES, feature_names
@@ -807,9 +807,6 @@ def _bar(ax, at, cells, color, label, **kw):
     err = np.array([[c['value'] - c['low'], c['high'] - c['value']] if c['low'] is not None else (0, 0) for c in cells]).T
     ax.errorbar(v, at, xerr=err, fmt='o', ms=4, color=color, label=label, **kw)
 
-def cells_of(result, table):
-    "{(row, column): pooled cell} of a table, without cells that have no value."
-    return {(c['row'], c['column']): c for c in by_cell(result['rows']).values() if c['table'] == table and c['value'] is not None}
 
 def feature_figure(result):
     "Accuracy and majority of each feature."

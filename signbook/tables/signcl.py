@@ -11,8 +11,8 @@ __all__ = ['SIZES', 'BASELINE', 'BOTH', 'TABLE2', 'THRESHOLDS', 'FACTORS', 'WEIG
            'needs', 'real_rows', 'experiments', 'origin_of', 'printed_in', 'table_cells', 'printed_cells',
            'control_cells', 'stage1_cells', 'references_of', 'rescored', 'effect_cell', 'release_cells',
            'difference_claim', 'table2_claims', 'table8_claims', 'rank_correlation', 'density_claim', 'constant_claims',
-           'look_alike_claim', 'all_claims', 'cells_of', 'ablation_figure', 'against', 'constants_figure',
-           'pair_figure', 'confusions', 'sentence_figure', 'step_rows', 'identity']
+           'look_alike_claim', 'all_claims', 'ablation_figure', 'against', 'constants_figure', 'pair_figure',
+           'confusions', 'sentence_figure', 'step_rows', 'identity']
 
 # %% ../../nbs/32_signcl_tables.ipynb #f4d350db
 import math
@@ -30,12 +30,12 @@ import torch
 from ..core import PALETTE, check_name, data_dir, set_seed, short_path, use_style
 from ..corpora import CorpusError, corpus_dir, fetch_command, fingerprint, frame_folders, load_corpus, present
 from ..density import tsne_panels
-from ..evidence import by_cell, cell, claim_of, paper_table, paper_value
+from ..evidence import cell, cells_of, claim_of, paper_table, paper_value
 from ..experiment import Experiment, Made, compute
 from ..gfslt import GFSLT, VLP, GFSLTConfig, GFSLTData, export_weights, frame_features, gfslt_config, gfslt_fit, load_mbart, load_resnet, load_stage1, mbart_pieces, pretrain_loss, score_texts, translate, translate_loss
 from ..metrics import seed_test
 from ..signcl import released_margin, signcl_loss
-from ..signworld import gloss_names, pairs_apart, world_fingerprint
+from ..signworld import gloss_names, look_alike_sentences, world_fingerprint
 from .density import Corpus, Data, Features, corpus_of, density_of, draw, middle_features, rows_of, train_video, words_of, world_of
 from ..training import FitConfig, fit
 
@@ -205,8 +205,7 @@ def telling_words(text, other):
 
 def look_alike_cases(data, seed, start, count):
     "[(sentence number from `start`, gloss, its twin, right words, the twin's words)] of sentences `start`... of a world."
-    lex = world_of(data, seed).lexicon; pairs = [(i, j) for i, j, _ in lex.look_alikes if i < data.glosses and j < data.glosses]
-    return [(k - start, s.gloss[p], other.gloss[p], *telling_words(s.text, other.text)) for k, p, s, other in pairs_apart(seed, pairs, start, count, data.glosses)]
+    return [(k - start, s.gloss[p], other.gloss[p], *telling_words(s.text, other.text)) for k, p, s, other in look_alike_sentences(world_of(data, seed), start, count)]
 
 def heard(said, right, wrong):
     "'right' if an output has all right words, 'twin' if it lacks one but has all of the twin's, else 'neither'."
@@ -412,10 +411,6 @@ def look_alike_claim(outcome):
 def all_claims(outcome): return [*table2_claims(outcome), *table8_claims(outcome), *([*constant_claims(outcome), look_alike_claim(outcome)] if 'signworld' in outcome.name else [])]
 
 # %% ../../nbs/32_signcl_tables.ipynb #53563d49
-def cells_of(result, table):
-    "{(row, column): pooled cell} of a table, without cells that have no value."
-    return {(c['row'], c['column']): c for c in by_cell(result['rows']).values() if c['table'] == table and c['value'] is not None}
-
 def _bars(c): return [[c['value'] - c['low']], [c['high'] - c['value']]] if c['low'] is not None else None
 
 def ablation_figure(result):
