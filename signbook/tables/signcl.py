@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['SIZES', 'BASELINE', 'BOTH', 'TABLE2', 'THRESHOLDS', 'FACTORS', 'WEIGHTS', 'LATE', 'REAL', 'SCORES', 'CONTROLS',
-           'RELEASE', 'SignCL', 'released_frames', 'frame_loss_of', 'Weights', 'Videos', 'Stage1', 'Stage2',
-           'start_unit', 'with_start', 'videos_of', 'corpus_for', 'word_share', 'data_of', 'signcl_arguments',
-           'frames_alone', 'train_stage', 'matching', 'sdr_of', 'pretrain_unit', 'translate_unit', 'telling_words',
-           'look_alike_cases', 'heard', 'look_alike_outcomes', 'Scale', 'table8_rows', 'variants', 'rows_of_size',
-           'needs', 'real_rows', 'experiments', 'origin_of', 'printed_in', 'table_cells', 'printed_cells',
-           'control_cells', 'stage1_cells', 'references_of', 'rescored', 'effect_cell', 'release_cells',
-           'difference_claim', 'table2_claims', 'table8_claims', 'rank_correlation', 'density_claim', 'constant_claims',
-           'look_alike_claim', 'all_claims', 'ablation_figure', 'against', 'constants_figure', 'pair_figure',
-           'confusions', 'sentence_figure', 'step_rows', 'identity']
+           'RELEASE', 'SignCL', 'released_frames', 'signcl_of', 'Weights', 'Videos', 'Stage1', 'Stage2', 'start_unit',
+           'with_start', 'videos_of', 'corpus_for', 'word_share', 'data_of', 'signcl_arguments', 'frames_alone',
+           'train_stage', 'matching', 'sdr_of', 'pretrain_unit', 'translate_unit', 'telling_words', 'look_alike_cases',
+           'heard', 'look_alike_outcomes', 'Scale', 'table8_rows', 'variants', 'rows_of_size', 'needs', 'real_rows',
+           'experiments', 'origin_of', 'printed_in', 'table_cells', 'printed_cells', 'control_cells', 'stage1_cells',
+           'references_of', 'rescored', 'effect_cell', 'release_cells', 'difference_claim', 'table2_claims',
+           'table8_claims', 'rank_correlation', 'density_claim', 'constant_claims', 'look_alike_claim', 'all_claims',
+           'ablation_figure', 'against', 'constants_figure', 'pair_figure', 'confusions', 'sentence_figure',
+           'step_rows', 'identity']
 
 # %% ../../nbs/32_signcl_tables.ipynb #f4d350db
 import math
@@ -36,7 +36,7 @@ from ..gfslt import GFSLT, VLP, GFSLTConfig, GFSLTData, export_weights, frame_fe
 from ..metrics import seed_test
 from ..signcl import released_margin, signcl_loss
 from ..signworld import gloss_names, look_alike_sentences, world_fingerprint
-from .density import Corpus, Data, Features, corpus_of, density_of, draw, middle_features, rows_of, train_video, words_of, world_of
+from .density import Corpus, Data, Features, corpus_of, density_of, draw, frame_loss_of, middle_features, rows_of, train_video, words_of, world_of
 from ..training import FitConfig, fit
 
 # %% ../../nbs/32_signcl_tables.ipynb #0bf12283
@@ -57,11 +57,11 @@ def released_frames(frames, lengths, words, every=1):
     margin = released_margin(frames.shape[1]*every, int(words.max()) + 2)/every
     return signcl_loss(frames, lengths, words, 'released', margin=margin, threshold=32*frames.shape[2]/512)
 
-def frame_loss_of(s, channels, every=1, own_factor=2.3):
+def signcl_of(s, channels, every=1, own_factor=2.3):
     "`frame_loss(frames, lengths, words)` of a `SignCL` for features of `channels`, of each `every`th frame; `own_factor`: words a gloss of the training sentences."
     if s.variant == 'released': return partial(released_frames, every=every)
-    threshold = 64*math.sqrt(channels/512) if s.distance == 'euclidean' else 32*channels/512
-    return partial(signcl_loss, variant=s.variant, threshold=threshold, min_margin=s.min_margin/every, zipf_factor=s.factor or own_factor, distance=s.distance, form=s.form)
+    other = {} if s.distance == 'euclidean' else dict(threshold=32*channels/512)
+    return partial(frame_loss_of(channels, every), variant=s.variant, min_margin=s.min_margin/every, zipf_factor=s.factor or own_factor, distance=s.distance, form=s.form, **other)
 
 # %% ../../nbs/32_signcl_tables.ipynb #516833b4
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def signcl_arguments(config, corpus, every, batches):
     "Keyword arguments of `pretrain_loss` and `translate_loss` for a stage's SignCL."
     s = config.signcl
     if s is None: return {}
-    return dict(frame_loss=frame_loss_of(s, config.net.features, every, word_share(corpus, rows_of(corpus, 'train'))), weight=s.weight, from_step=round(s.after*batches*config.fit.epochs))
+    return dict(frame_loss=signcl_of(s, config.net.features, every, word_share(corpus, rows_of(corpus, 'train'))), weight=s.weight, from_step=round(s.after*batches*config.fit.epochs))
 
 def frames_alone(model, batch, frame_loss, weight, from_step=0):
     "SignCL without any other loss, for `fit`: nothing but the frame encoder learns."
