@@ -109,7 +109,7 @@ def test_drop_graph_takes_neighbours_and_windows():
     runs = [len(r) for clip in gone.all(2).T[:50] for r in ''.join('x' if g else ' ' for g in clip.tolist()).split()]
     assert runs and min(runs) >= 21
     assert .04 < (m[:, :, :, 0].amax(0) == 0).float().mean() < .2
-    assert torch.equal(Block(4, 8, adjacency('openhands27'), 4, keep=.5).eval().drop(y := torch.randn(3, 2, 27, 8)), y)
+    assert torch.equal(Block(4, 8, adjacency('openhands27'), 4, keep=.5).eval().drop(y := torch.randn(6, 27, 8), None), y)
 
 
 def test_absent_phonology_contributes_nothing():
