@@ -762,9 +762,8 @@ def _check_folder(folder):
 
 def _missing(before, jobs):
     "Records that are stored, and the jobs that are not (prerequisites only of rows that are not)."
-    records = {k: hit for k, j in jobs.items() if (hit := _hit(j.task))}
+    records = {k: hit for k, j in (before | jobs).items() if (hit := _hit(j.task))}
     wanted = dict.fromkeys(n for k, j in jobs.items() if k not in records for n in j.needs)
-    records |= {k: hit for k in wanted if (hit := _hit(before[k].task))}
     return records, {k: j for k, j in {**{k: before[k] for k in wanted}, **jobs}.items() if k not in records}
 
 # %% ../nbs/09_experiment.ipynb #d62838cb

@@ -137,7 +137,7 @@ def test_candidates_of_the_user_become_a_miner(tmp_path):
 
 def test_a_run_of_stored_rows_still_has_its_mining():
     rows = {'main: CiCo': st.Row(QUICK, st.Mining(QUICK, ((.9, .7),)))}; e = replace(st.experiments('smoke')[0], rows=rows, seeds=(3,))
-    for _ in range(2): done = st.with_mined(e, e.run(workers=1, progress=False)); assert set(st.mined_of(done)) == {3}
+    for _ in range(2): done = e.run(workers=1, progress=False); assert set(st.mined_of(done)) == {3}
 
 
 def test_effects_of_constants_are_paired_by_seed():

@@ -10,10 +10,10 @@ __all__ = ['MINERS', 'NAMES', 'RATE', 'TOP', 'SIZES', 'BACKBONES', 'COARSE', 'FI
            'train', 'trained', 'retriever_of', 'mined_signs', 'visual_table', 'category_table', 'Mining',
            'semantic_tables', 'true_tables', 'quality', 'hardness', 'mining', 'scores_of', 'fine_metrics', 'any_other',
            'true_pairs', 'pair_metrics', 'own_table', 'table_for', 'measure', 'Row', 'needs', 'Scale', 'row_name',
-           'table_rows', 'experiments', 'mined_of', 'with_mined', 'renamed', 'table_cells', 'sweep_effects',
-           'pair_cells', 'generator_cells', 'mining_cells', 'quality_cells', 'selection_cells', 'replace_rows', 'gains',
-           'gain_cells', 'printed_gain', 'all_claims', 'hardness_claim', 'fine_figure', 'sweep_figure', 'gain_figure',
-           'identity', 'fine_files', 'save_scores']
+           'table_rows', 'experiments', 'mined_of', 'renamed', 'table_cells', 'sweep_effects', 'pair_cells',
+           'generator_cells', 'mining_cells', 'quality_cells', 'selection_cells', 'replace_rows', 'gains', 'gain_cells',
+           'printed_gain', 'all_claims', 'hardness_claim', 'fine_figure', 'sweep_figure', 'gain_figure', 'identity',
+           'fine_files', 'save_scores']
 
 # %% ../../nbs/51_san_tables.ipynb #67bd73cf
 import random
@@ -505,12 +505,6 @@ def experiments(scale='smoke', corpus='signworld', seeds=(0, 1, 2), candidates='
 
 # %% ../../nbs/51_san_tables.ipynb #66ec943a
 def mined_of(outcome): return {s: r for label, row, s, r, _ in outcome.units if row is None and hasattr(r, 'metrics') and 'tables' in r.metrics}
-
-def with_mined(experiment, outcome):
-    "The outcome with the records of mining, which a run whose rows were all stored did not ask for."
-    config, kinds = next(iter(experiment.rows.values())).mining, {s: r.cost['device'].partition(':')[0] for (_, s), r in outcome.records.items()}
-    more = [('mining', None, s, compute(mining, config, s, k, experiment.corpora, fresh=False), True) for s, k in kinds.items() if s not in mined_of(outcome)]
-    return replace(outcome, units=[*outcome.units, *more])
 
 # %% ../../nbs/51_san_tables.ipynb #c535c4e2
 COARSE = {f'{d} {m}': (f'{d} {m}', '%') for d in ('T2V', 'V2T') for m in ('R@1', 'R@5', 'R@10', 'MRR')}
