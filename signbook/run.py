@@ -11,23 +11,28 @@ __all__ = ['COMMANDS', 'is_table', 'table_notebooks', 'find_notebook', 'title_of
 import importlib, os, re, shutil, sys, tempfile, threading, time
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 # %% ../nbs/90_run.ipynb #03aac3c9
 from fastcore.script import Param, anno_parser, store_true
 
 # %% ../nbs/90_run.ipynb #b61508be
-from .core import InputError, check_name, data_dir, device_name, home, outputs_dir, package_versions, packaged, parse_seeds, pick_device, short_path
+from .core import InputError, check_name, data_dir, device_name, home, load_json, outputs_dir, package_versions, packaged, parse_seeds, pick_device, short_path
 from .corpora import READERS, CorpusError, corpus_dir, fetch, fetch_command, load_corpus, missing_files, own_readers, present, recipe, recipes, verify
 from .evidence import failed, load_result, reference, result_path
 from .experiment import clean, predict, stored
 
 # %% ../nbs/90_run.ipynb #88a54305
-def _cells(path):
-    import nbformat
-    try: return nbformat.read(path, 4).cells
-    except Exception as e: raise InputError(short_path(path), 'notebook', 'a Jupyter notebook of format 4', type(e).__name__) from None
+class _Cell(NamedTuple):
+    kind: str # 'code', 'markdown' or 'raw'
+    source: str
+    tags: list
 
-def is_table(path): return any('parameters' in c.metadata.get('tags', []) for c in _cells(path))
+def _cells(path):
+    try: return [_Cell(c['cell_type'], ''.join(c['source']), c['metadata'].get('tags', [])) for c in load_json(path)['cells']]
+    except (InputError, KeyError, TypeError, AttributeError) as e: raise InputError(short_path(path), 'notebook', 'a Jupyter notebook of format 4', type(e).__name__) from None
+
+def is_table(path): return any('parameters' in c.tags for c in _cells(path))
 
 def table_notebooks(folder=None):
     "`{name: path}` of the table notebooks, in order."
@@ -41,14 +46,14 @@ def find_notebook(name):
 
 def title_of(path):
     "Title and summary line of a notebook."
-    text = next((c.source for c in _cells(path) if c.cell_type == 'markdown'), '')
+    text = next((c.source for c in _cells(path) if c.kind == 'markdown'), '')
     found = re.search(r'^# (.+)$', text, re.M), re.search(r'^> (.+)$', text, re.M)
     return tuple(m[1].strip() if m else '' for m in found)
 
 # %% ../nbs/90_run.ipynb #1d0859f4
 def corpora_of(path):
     "Names of the recipes that a notebook mentions in its code."
-    code = '\n'.join(c.source for c in _cells(path) if c.cell_type == 'code')
+    code = '\n'.join(c.source for c in _cells(path) if c.kind == 'code')
     return [n for n in recipes() if re.search(rf'''['"]{re.escape(n)}['"]''', code)]
 
 # %% ../nbs/90_run.ipynb #b14ace32
@@ -315,7 +320,6 @@ def _machine_lines():
     yield 'disk', f'{free/2**30:.1f} GiB free'
     yield 'data', short_path(data_dir()); yield 'outputs', short_path(outputs_dir())
 
-
 # %% ../nbs/90_run.ipynb #353f45fe
 def _table_lines(name, path):
     "What a table notebook runs on now, and what each corpus that it lacks would take."
@@ -367,7 +371,12 @@ def main(argv=None):
     "The `signbook` command; returns its exit code."
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ('-h', '--help', 'help'): _usage(); return 0
-    try: return COMMANDS[check_name(argv[0], COMMANDS, 'command')](**_parse(argv[0], argv[1:])) or 0
+    try:
+        code = COMMANDS[check_name(argv[0], COMMANDS, 'command')](**_parse(argv[0], argv[1:])) or 0; sys.stdout.flush()
+        return code
+    except BrokenPipeError: # whoever read has read enough, as in `signbook list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (InputError, RunFailed) as e:
         print(f'signbook: {e}'.replace('signbook: signbook', 'signbook', 1), file=sys.stderr)
         return 2 if isinstance(e, InputError) else 1

@@ -54,6 +54,12 @@ def test_looking_changes_nothing(argv, place):
     assert done.returncode == 0 and done.stdout and not (place / 'outputs').exists()
 
 
+def test_a_reader_may_stop_before_the_end(place):
+    run = subprocess.Popen([SIGNBOOK, 'list'], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1)
+    run.stdout.close()
+    assert (run.wait(60), run.stderr.read()) == (0, '')
+
+
 @pytest.mark.parametrize('name', table_notebooks())
 def test_without_data_a_table_says_what_it_needs(name, place):
     done = signbook('run', name, '--seeds', '7')
