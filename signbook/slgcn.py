@@ -55,7 +55,7 @@ class _Moments(torch.autograd.Function):
 
 def moments_of(norm, x):
     "(rows, mean, covariance) over the last axis of x, or None where `norm` uses its running statistics."
-    return (x[..., 0].numel(), *_Moments.apply(x.flatten(0, -2))) if norm.training else None
+    return (x[..., 0].numel(), *_Moments.apply(x.flatten(0, -2).to(norm.weight.dtype))) if norm.training else None
 
 def folded(norm, weight, moments):
     "Weight (O, C) and bias (O,) of the linear map `weight` followed by `norm`, whose running statistics move."
@@ -105,7 +105,7 @@ class DecoupledGCN(nn.Module):
             moments = moments_of(self.norm0, x); maps = [folded(self.norm0, self.weight, moments)]
             if hasattr(self, 'down'): maps.append(folded(self.down_norm, self.down, moments))
         half = [t.to(torch.get_autocast_dtype(x.device.type)) if torch.is_autocast_enabled(x.device.type) else t for t in (x, *maps[0], A)]
-        y = self.norm(_AlongGraph.apply(*half, size).to(x.dtype).flatten(0, 1))
+        y = self.norm(_AlongGraph.apply(*half, size).to(self.weight.dtype).flatten(0, 1))
         return F.relu_(y.add_((F.linear(x, *maps[1]) if len(maps) > 1 else x).flatten(0, 1))).view(*x.shape[:2], -1)
 
 # %% ../nbs/10_slgcn.ipynb #5d582606
@@ -143,7 +143,7 @@ class Attention(nn.Module):
         m = torch.bmm(joint.repeat(T, 1)[:, None]/V, y.view(T*N, V, C)).view(T, N, C)
         frame = 1 + torch.sigmoid(self.frame(m.permute(1, 2, 0)))[:, 0].T                    # (T, N)
         channel = 1 + torch.sigmoid(self.channel(F.relu(self.squeeze(at.mean(m*frame[..., None])))))  # (N, C)
-        return _Scaled.apply(y, joint*frame[..., None], channel)
+        return _Scaled.apply(y, (joint*frame[..., None]).to(y.dtype), channel.to(y.dtype)) # bf16 under autocast
 
 # %% ../nbs/10_slgcn.ipynb #815ab756
 def _dropped(chance, spread, real=None):

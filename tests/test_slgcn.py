@@ -166,3 +166,15 @@ def test_augmentation_keeps_missing_joints_missing_and_shapes():
 def test_bad_arguments(bad):
     with pytest.raises(InputError): SLGCN(**bad)
     with pytest.raises(InputError, match='clips'): small()(torch.zeros(2, 3, 5, 2))
+
+
+def test_a_step_in_half_precision_has_the_gradient_of_a_full_one():
+    set_seed(0)
+    net, x, n, found = SLGCN(scale=.25, blocks=((64, 1), (64, 1), (128, 2), (128, 1))), torch.randn(4, 32, 27, 2), torch.tensor([32, 20, 32, 9]), []
+    x[0, 3] = torch.nan
+    for half in (False, True):
+        set_seed(1); net.zero_grad()
+        with torch.autocast('cpu', dtype=torch.bfloat16, enabled=half): z = net(x, n)
+        z.float().square().sum().backward()
+        found.append(torch.cat([p.grad.flatten() for p in net.parameters()]))
+    assert torch.cosine_similarity(*found, 0) > .98 and not torch.equal(*found)
