@@ -725,7 +725,7 @@ def wlasl_cells(scale):
     return [cell('semlex', 'wlasl_absent', 'no phonology', c, 100*float(v.mean()), evidence='rescored', corpus='wlasl-asllex', scale=scale, n=len(v)) for c, v in (('glosses', by), ('instances', none))]
 
 def real_cells(outcomes, corpus, scale):
-    "Top-1, -5 and MRR by method: of each fold (top-1), their mean, and the mean over signers that had no part in a choice."
+    "Top-1, -5 and MRR by method: means over folds, and over signers that had no part in a choice; then top-1 by signer."
     out, columns = [], {'top-1': ('top-1', '%'), 'top-5': ('top-5', '%'), 'MRR': ('MRR', '')}; told = dict(evidence='replicated', corpus=corpus, scale=scale, n='clips')
     for o in outcomes:
         able = tuple(r for r in o.rows if any('adapted top-1' in o.records[r, s].metrics for s in o.seeds if (r, s) in o.records))
@@ -733,7 +733,7 @@ def real_cells(outcomes, corpus, scale):
         for c, adapted in [*((c, '') for c in o.cells('semlex', corpus, columns, **told)), *((c, ', adapted') for c in more)]:
             method, _, fold = c['row'].partition(' / '); c = {**c, 'row': method + adapted}
             if not fold: out.append(c); continue
-            if c['column'] == 'top-1': out.append({**c, 'column': f'top-1, {fold} held out'})
+            if c['column'] == 'top-1': out.append({**c, 'table': f'{corpus}_signers', 'row': f'{fold} held out', 'column': c['row']})
             for column in (c['column'], *([f'top-1, {OTHERS}'] if c['column'] == 'top-1' and fold not in CHOSEN_ON.get(corpus, (fold,)) else [])): by.setdefault((c['row'], column, c['seed']), []).append(c)
         for (method, column, seed), cs in by.items():
             if all(c['value'] is not None for c in cs): out.append({**cs[0], 'row': method, 'column': column, 'value': float(np.mean([c['value'] for c in cs])), 'n': sum(c['n'] for c in cs)})
