@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from signbook.core import InputError
+from signbook.corpora import CorpusError
 from signbook.evidence import cell
 from signbook.experiment import Outcome, compute
 from signbook.gfslt import gfslt_config
@@ -80,7 +81,7 @@ def test_rows_of_a_table_share_their_units():
     assert rows['curriculum: log'] == rows['interval: usual'] == rows['aggregation: CiCo'] == same and rows['aggregation: CiCo, random batches'] == rows['ablation: + CL']
     assert len({repr(r) for r in rows.values()}) == len(rows) - 4 and rows['interval: long'].run.select.interval == 4
     assert {r.partition(':')[0] for r in st.table_rows(st.SIZES['smoke'])} == {'ablation', 'controls'} and len(st.table_rows(st.SIZES['smoke'])) == 10
-    with pytest.raises(InputError, match='corpus'): st.experiments('smoke', 'phoenix14t')
+    with pytest.raises(InputError, match='corpus'): st.experiments('smoke', 'phoenix14')
     assert st.experiments('paper') == [] and st.SIZES['paper'].run.lora == 16 and st.SIZES['paper'].intervals == (1, 5, 10)
 
 
@@ -91,7 +92,7 @@ def test_every_kind_of_row_trains(row):
 
 
 def test_lora_trains_and_goes_into_the_second_stage():
-    run = replace(QUICK, lora=2, keep=True); model = st.model_of(run, 50, 0); assert any(n.endswith('.up') for n, _ in model.named_parameters())
+    run = replace(QUICK, lora=2, keep=True); model = st.model_of(run, range(50), 0); assert any(n.endswith('.up') for n, _ in model.named_parameters())
     assert np.isfinite(compute(st.measure, st.Row(run, replace(QUICK.fit, epochs=1)), 3).metrics['BLEU-4'])
 
 
@@ -125,3 +126,41 @@ def test_choices_show_their_effect():
     c = cell('sclslt', 'effect, sensitivity', 'ω = 0', 'BLEU-4 over + SCL', 1., low=.5, high=1.5, evidence='mechanism', corpus='signworld', scale='smoke', n=3, unit='points')
     f = st.choices_frame(dict(rows=[c])).set_index('argument')['BLEU-4, other less ours']
     assert f['Select.omega'] == '1.00 [0.50, 1.50]' and f['Select.pool'] == 'not run' and f['Run.lora'] == 'no row'
+
+
+def test_real_videos_from_end_to_end(phoenix, monkeypatch):
+    with pytest.raises(CorpusError, match='mbart-large-50: folder: expected an mBART .* facebook/mbart-large-50'): st.experiments('paper', 'phoenix14t')
+    (phoenix.parent/'mbart-large-cc25').rename(phoenix.parent/'mbart-large-50'); st.corpus_of.cache_clear()
+    with pytest.raises(CorpusError, match='phoenix14t: scale: expected paper'): st.experiments('cpu', 'phoenix14t')
+    with pytest.raises(CorpusError, match='phoenix14t: labels: expected the files'): st.experiments('paper', 'phoenix14t')
+    monkeypatch.setattr('signbook.tables.signcl.present', lambda name: True)
+    rows = st.experiments('paper', 'phoenix14t')[1].rows
+    assert {r.partition(':')[0] for r in rows} == {'ablation', 'curriculum', 'interval', 'aggregation', 'controls'} and not any('oracle' in r for r in rows)
+    assert all(r.run.frozen and r.run.lora == 16 and r.run.net.encoder_layers == r.run.net.decoder_layers == 12 for r in rows.values())
+    net = gfslt_config('paper', size=32, conv=32, dim=32, ffn=32, heads=4, text_heads=4, text_layers=1, encoder_layers=1, decoder_layers=1, longest=6); one = FitConfig(epochs=2, batch_size=2, lr=.001, precision='fp32')
+    size = st.real_size(st.Scale(replace(st.SIZES['paper'].run, net=net, fit=one, lora=2, beam=2), replace(one, epochs=1), (1, 1, 2), st.ALL[:5]), 'phoenix14t')
+    size = replace(size, run=replace(size.run, data=replace(size.run.data, size=32)))
+    m = st.analyse(st.Analysis(size.reference()), 0)
+    assert sum(m['shares'].values()) == pytest.approx(100) and m['pairs']['look-alike'] == 0 and m['pairs']['same text'] == 0 and m['pairs']['same signs'] == 4 and 'oracle: confusable signs' not in {n for n, *_ in m['ranking']}
+    for row in ('ablation: SCL-SLT, two stages', 'aggregation: mean', 'controls: + SCL, texts apart'): assert np.isfinite(st.measure(st.table_rows(size)[row], 0)['BLEU-4'])
+    outcome = Outcome('scl phoenix14t', (), (0,), {}, {}, [], 0., 1); assert st.origin_of(outcome) == dict(evidence='replicated', corpus='phoenix14t')
+    st.corpus_of.cache_clear()
+
+
+def test_pretrained_weights_arrive_and_only_lora_learns(phoenix):
+    net = gfslt_config('paper', size=32, conv=32, dim=32, ffn=32, heads=4, text_heads=4, text_layers=1, encoder_layers=1, decoder_layers=1, longest=6)
+    run = replace(st.SIZES['paper'].run, data=st.Videos('phoenix14t', 32), net=net, start=st.Weights(), lora=2); words = st.words_of(run, st.corpus_of(run.data, 0)); model = st.model_of(run, words, 0)
+    from transformers import MBartModel
+    source = MBartModel.from_pretrained(phoenix.parent/'mbart-large-cc25')
+    same = lambda a, b: torch.equal(a.layers[0].fc1.weight, b.layers[0].fc1.weight)
+    assert same(model.text, source.encoder) and same(model.visual.encoder, source.encoder) and same(model.decoder.body, source.decoder)
+    assert torch.equal(model.decoder.body.embed_tokens.weight[5], source.shared.weight[words.rows[5]])
+    learns = {n for n, p in model.named_parameters() if p.requires_grad}
+    assert not any(n.startswith('text.') for n in learns) and {n.rpartition('.')[2] for n in learns if n.startswith(('visual.encoder', 'decoder.body'))} == {'up', 'down'}
+
+
+def test_the_large_scale_takes_a_step_of_both_stages():
+    z = st.SIZES['gpu']; one = replace(z.run.fit, epochs=2, batch_size=2, precision='fp32')  # two steps, then one
+    size = replace(z, run=replace(z.run, data=replace(z.run.data, sentences=(2, 1, 1)), fit=one, beam=1), second=replace(one, epochs=1), intervals=(1, 1, 1))
+    m = compute(st.measure, st.table_rows(size)['ablation: SCL-SLT, two stages'], 0).metrics
+    assert np.isfinite(m['BLEU-4']) and set(st.table_rows(z)) >= {'ablation: + SCL', 'curriculum: hard only'}

@@ -1,6 +1,4 @@
 "SignCL tables: pieces by hand, the smallest units from end to end, and real videos with weights of one's own."
-import gzip
-import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +8,6 @@ import torch
 from signbook.corpora import CorpusError
 from signbook.evidence import paper_table
 from signbook.experiment import Outcome
-from signbook.gfslt import make_resnet18
 from signbook.signcl import released_margin, signcl_loss
 from signbook.tables import signcl as sc
 from signbook.tables.density import Data
@@ -95,30 +92,6 @@ def test_the_large_scale_takes_steps_in_both_stages(out):
     second = sc.GFSLT(z.net, len(words)); assert sc.load_stage1(second, sc.export_weights(model))
     sc.train_stage(rows[sc.BOTH], second, sc.translate_loss, corpus, words, 0, 'cpu')
     assert all(p.isfinite().all() for p in second.parameters())
-
-
-@pytest.fixture()
-def phoenix(tmp_path, monkeypatch):
-    "Labels and frames as PHOENIX-2014T has them, and a ResNet-18 and an mBART with random weights."
-    from PIL import Image
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import MBartConfig, MBartModel, PreTrainedTokenizerFast
-    monkeypatch.setenv('SIGNBOOK_DATA', str(tmp_path)); monkeypatch.setenv('SIGNBOOK_OUTPUTS', str(tmp_path/'out')); sc.videos_of.cache_clear()
-    texts, g = ['der wind weht .', 'morgen regen .', 'am tag sonne .', 'der regen .'], np.random.default_rng(0); folder = tmp_path/'phoenix14t'; folder.mkdir()
-    for split in ('train', 'dev', 'test'):
-        records = []
-        for i, t in enumerate(texts):
-            name, states = f'{split}/v{i}', np.repeat([1, 4 + 3*(i % 2), 1], 8); at = folder/'frames'/name; at.mkdir(parents=True)
-            for k in range(24): Image.fromarray(g.integers(0, 255, (30, 26, 3), dtype=np.uint8)).save(at/f'images{k:04d}.png')
-            records.append(dict(name=name, signer='Signer01', gloss='A ' + 'BC'[i % 2] + ' A', text=t, num_frames=24, alignments=dict(pami0=' '.join(map(str, states)), pami1='', pami2=''), sign=torch.zeros(0)))
-        with gzip.open(folder/f'phoenix14t.{split}', 'wb') as f: pickle.dump([{k: v for k, v in r.items() if k != 'sign'} for r in records], f)
-    make_resnet18().save_pretrained(tmp_path/'resnet-18')
-    t = Tokenizer(models.BPE(unk_token='<unk>')); t.pre_tokenizer, t.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
-    t.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=60, special_tokens=['<s>', '<pad>', '</s>', '<unk>', 'de_DE', '<mask>'], show_progress=False))
-    PreTrainedTokenizerFast(tokenizer_object=t, bos_token='<s>', pad_token='<pad>', eos_token='</s>', unk_token='<unk>', mask_token='<mask>', additional_special_tokens=['de_DE']).save_pretrained(tmp_path/'mbart-large-cc25')
-    MBartModel(MBartConfig(vocab_size=t.get_vocab_size(), d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=32, decoder_ffn_dim=32)).save_pretrained(tmp_path/'mbart-large-cc25')
-    yield folder
-    sc.videos_of.cache_clear()
 
 
 def test_real_videos_from_end_to_end(phoenix, monkeypatch):

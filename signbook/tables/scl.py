@@ -7,13 +7,13 @@ __all__ = ['CHANNELS', 'KINDS', 'SELECTIONS', 'ALL', 'SIZES', 'BASELINE', 'CL', 
            'PERMUTED', 'CURRICULA', 'SIMILARITIES', 'DETECTORS', 'TARGETS', 'SCORES', 'SHARED', 'MEETING', 'AGAINST',
            'MARGIN', 'CHOICES', 'Data', 'Corpus', 'pose_features', 'world_of', 'features', 'corpus_of', 'rows_of',
            'shared_signs', 'confusability', 'truth_of', 'train_truth', 'Reference', 'Select', 'Run', 'Row', 'Unmasked',
-           'data_of', 'tokens_of', 'similarities', 'model_of', 'Watch', 'epochs_of', 'record', 'trajectories_of',
-           'delta_for', 'sampler_of', 'Noted', 'meeting_metrics', 'scores', 'stage1', 'measure', 'needs', 'Scale',
-           'main_rows', 'control_rows', 'sensitivity_rows', 'table_rows', 'Analysis', 'without_drift', 'word_overlap',
-           'detection', 'ranking', 'precision_of_as_many', 'analyse', 'again_of', 'analysis_needs', 'experiments',
-           'recipe_frame', 'table_cells', 'meeting_cells', 'effect_cells', 'effects_frame', 'class_cells',
-           'truth_cells', 'paper_claims', 'control_claims', 'truth_claims', 'course_figure', 'sensitivity_frame',
-           'effect_figure', 'meeting_figure', 'identity', 'choices_frame']
+           'words_of', 'data_of', 'tokens_of', 'similarities', 'model_of', 'Watch', 'epochs_of', 'record',
+           'trajectories_of', 'delta_for', 'sampler_of', 'Noted', 'meeting_metrics', 'scores', 'stage1', 'measure',
+           'posed', 'needs', 'Scale', 'main_rows', 'control_rows', 'sensitivity_rows', 'table_rows', 'Analysis',
+           'without_drift', 'word_overlap', 'detection', 'ranking', 'precision_of_as_many', 'analyse', 'again_of',
+           'analysis_needs', 'experiments', 'real_size', 'recipe_frame', 'table_cells', 'meeting_cells', 'effect_cells',
+           'effects_frame', 'class_cells', 'truth_cells', 'paper_claims', 'control_claims', 'truth_claims',
+           'course_figure', 'sensitivity_frame', 'effect_figure', 'meeting_figure', 'identity', 'choices_frame']
 
 # %% ../../nbs/42_scl_tables.ipynb #c0e88b0e
 from dataclasses import dataclass, replace
@@ -32,15 +32,17 @@ from sklearn.metrics import roc_auc_score
 # %% ../../nbs/42_scl_tables.ipynb #afce46d6
 from ..audit import text_key
 from ..cico import evaluate_retrieval, text_groups
-from ..core import PALETTE, check_name, set_seed, use_style
+from ..core import PALETTE, check_name, data_dir, set_seed, use_style
+from ..corpora import CorpusError, fingerprint, load_corpus
 from ..evidence import cell, cells_of, claim_of, effect_verdict, marked, paper_table, paper_value, with_interval
 from ..experiment import Experiment, Made, compute
-from ..gfslt import GFSLTConfig, GFSLTData, evaluate_gfslt, gfslt_config, translate_loss
+from ..gfslt import GFSLTConfig, GFSLTData, gfslt_config, load_mbart, load_resnet, mbart_pieces, score_texts, translate, translate_loss
 from ..metrics import seed_test
 from ..pose import interpolate, normalise_shoulders
-from ..scl import CLASSES, EPSILONS, OnlineSelectionSampler, PairSelectionSampler, Recorder, SCLSLT, Trajectories, add_lora, class_sensitivity, delta_of, drift_share, ends_of, fill_similarity, meetings, median_level, near_texts, new_trajectories, pair_similarity, plot_sensitivity, scl_loss, second_stage, thinned, trajectory_classes
+from ..scl import CLASSES, EPSILONS, OnlineSelectionSampler, PairSelectionSampler, Recorder, SCLSLT, Trajectories, add_lora, class_sensitivity, delta_of, drift_share, ends_of, fill_similarity, load_visual_mbart, meetings, median_level, near_texts, new_trajectories, pair_similarity, plot_sensitivity, scl_loss, second_stage, thinned, trajectory_classes
 from ..signworld import Size, articulation_distance, make_world, rendered, sentence_motions, sentence_splits, sentences, world_fingerprint
 from ..slt import build_vocabulary
+from .signcl import REAL, Videos, Weights, check_there, origin_of, scored_as, videos_of
 from ..training import FitConfig, fit, to_device
 
 # %% ../../nbs/42_scl_tables.ipynb #8954debf
@@ -84,7 +86,10 @@ def features(config, seed, device='cpu'):
 
 @lru_cache(maxsize=2)
 def corpus_of(data, seed, device='cpu'):
-    "The `Corpus` of a `Data`; its features are computed once and stored."
+    "The `Corpus` of a `Data`, whose features are computed once and stored, or of real `Videos`, whose annotated glosses are numbered."
+    if isinstance(data, Videos):
+        v = videos_of(data); said = [str(g or '').split() for g in v.glosses]; number = {g: i for i, g in enumerate(sorted({g for s in said for g in s}))}
+        return Corpus(v.frames, v.texts, [tuple(number[g] for g in s) for s in said], v.split)
     world = world_of(data, seed); said = list(sentences(seed, 0, sum(data.sentences), data.concepts))
     if data.pixels: drawn = rendered(world, data.pixels, data.every, device=device); clips = [drawn[i] for i in range(len(said))]
     else: t = compute(features, data, seed).tensors(); clips = np.split(t['x'].float().numpy(), t['bounds'][1:-1].tolist())
@@ -104,7 +109,7 @@ def _signs(glosses, n):
 def shared_signs(glosses, n):
     "(N, N) Jaccard overlap of the signs of sentences."
     p = _signs(glosses, n); both = p @ p.T; size = p.sum(1)
-    return both/(size[:, None] + size - both)
+    return both/np.maximum(size[:, None] + size - both, 1)
 
 def confusability(glosses, distance):
     "(N, N) minus the mean distance of each sign of two sentences to the nearest sign of the other, from (G, G) distances: 0 for the same signs."
@@ -114,25 +119,25 @@ def confusability(glosses, distance):
 
 # %% ../../nbs/42_scl_tables.ipynb #cf7f1602
 def truth_of(texts, glosses, distance, half=.5, alike=.1):
-    "(N, N) number of the kind in `KINDS` of each pair of sentences; the diagonal is 0."
+    "(N, N) number of the kind in `KINDS` of each pair of sentences; the diagonal is 0. Without distances of signs no pair looks alike."
     text, sign = text_groups([text_key(t) for t in texts])[0], text_groups([' '.join(map(str, sorted(g))) for g in glosses])[0]
-    text, sign = np.asarray(text), np.asarray(sign); c = confusability(glosses, distance); out = np.full(c.shape, 4)
-    out[c >= np.quantile(c[~np.eye(len(c), dtype=bool)], 1 - alike)] = 3
-    for k, on in ((2, shared_signs(glosses, len(distance)) >= half), (1, sign[:, None] == sign), (0, text[:, None] == text)): out[on] = k
+    text, sign = np.asarray(text), np.asarray(sign); out = np.full((len(text),)*2, 4); n = 1 + max(map(max, filter(None, glosses)), default=0) if distance is None else len(distance)
+    if distance is not None: c = confusability(glosses, distance); out[c >= np.quantile(c[~np.eye(len(c), dtype=bool)], 1 - alike)] = 3
+    for k, on in ((2, shared_signs(glosses, n) >= half), (1, sign[:, None] == sign), (0, text[:, None] == text)): out[on] = k
     return out
 
 @lru_cache(maxsize=2)
 def train_truth(data, seed):
-    "(kinds, confusability) of the pairs of training sentences."
-    c = corpus_of(data, seed); at = rows_of(c, 'train'); d = articulation_distance(world_of(data, seed))
+    "(kinds, confusability) of the pairs of training sentences; for real videos kinds by annotated glosses, and None."
+    c = corpus_of(data, seed); at = rows_of(c, 'train'); d = None if isinstance(data, Videos) else articulation_distance(world_of(data, seed))
     said = [c.texts[i] for i in at], [c.glosses[i] for i in at]
-    return truth_of(*said, d), confusability(said[1], d)
+    return truth_of(*said, d), None if d is None else confusability(said[1], d)
 
 # %% ../../nbs/42_scl_tables.ipynb #5af8f880
 @dataclass(frozen=True)
 class Reference:
     "The contrastive training whose checkpoints are compared."
-    data: Data
+    data: Data | Videos
     net: GFSLTConfig
     fit: FitConfig
     how: str = 'cico'         # similarity, for training and for δ
@@ -140,6 +145,9 @@ class Reference:
     mask_inner: bool = True   # padding takes no part in CiCo's inner softmax: ours
     again: int = 0            # another initialisation and order
     every: int = 1            # epochs between stored checkpoints
+    start: Weights|None = None # pretrained weights
+    frozen: bool = False      # as in `Run`
+    lora: int = 0
 
 @dataclass(frozen=True)
 class Select:
@@ -162,7 +170,7 @@ SELECTIONS = ('random', 'reference', 'permuted', 'oracle', 'change', 'level')
 @dataclass(frozen=True)
 class Run:
     "A training of stage 1."
-    data: Data
+    data: Data | Videos
     net: GFSLTConfig
     fit: FitConfig
     select: Select = Select()
@@ -176,6 +184,7 @@ class Run:
     lora: int = 0             # rank; 16 in the paper, on pretrained weights
     beam: int = 1
     keep: bool = False        # store the weights, for a second stage
+    start: Weights|None = None # pretrained weights of ResNet-18, and of mBART for encoders and decoder
 
 @dataclass(frozen=True)
 class Row:
@@ -188,10 +197,15 @@ class Unmasked(GFSLTData):
     "`GFSLTData` for training without masked text, which SCL-SLT has not."
     def hidden(self, i): return self.ids[i]
 
-def data_of(corpus, split, words=None):
-    "`data(indices)` for `fit` and `GFSLTData` of a split; batches have 'groups' of samples with one text."
+def words_of(config, corpus):
+    "Text vocabulary of a `Reference` or `Run`: the words of training, or the pieces of its mBART."
+    texts = [corpus.texts[i] for i in rows_of(corpus, 'train')]
+    return build_vocabulary(texts) if config.start is None else mbart_pieces(data_dir()/config.start.mbart, texts, config.start.language)
+
+def data_of(corpus, split, words):
+    "`GFSLTData` of a split and `data(indices)` for `fit`; batches have 'groups' of samples with one text."
     at = rows_of(corpus, split); texts = [corpus.texts[i] for i in at]; groups = torch.tensor(text_groups(texts)[0])
-    base = Unmasked([corpus.clips[i] for i in at], texts, words or build_vocabulary([corpus.texts[i] for i in rows_of(corpus, 'train')]))
+    base = Unmasked([corpus.clips[i] for i in at], texts, words)
     return base, lambda indices: base(indices) | {'groups': groups[torch.as_tensor(np.asarray(indices))]}
 
 def _joined(parts):
@@ -219,9 +233,12 @@ def similarities(model, base, mask_inner=True, block=48):
 
 # %% ../../nbs/42_scl_tables.ipynb #3bf006b6
 def model_of(config, words, seed):
-    "A new `SCLSLT` for a `Reference` or a `Run`."
-    set_seed(seed); model = SCLSLT(config.net, words, config.how, frozen=getattr(config, 'frozen', False))
-    if rank := getattr(config, 'lora', 0): [add_lora(m, rank=rank, alpha=2.*rank) for m in (model.visual.encoder, model.decoder.body)]
+    "A new `SCLSLT` for a `Reference` or a `Run` and its vocabulary, with pretrained weights where it starts from them."
+    set_seed(seed); model = SCLSLT(config.net, len(words), config.how, frozen=config.frozen)
+    if config.start is not None:
+        mbart = data_dir()/config.start.mbart; load_resnet(model, data_dir()/config.start.resnet); load_visual_mbart(model, mbart)
+        for part in ('text', 'decoder'): load_mbart(model, mbart, words, part)
+    if config.lora: [add_lora(m, rank=config.lora, alpha=2.*config.lora) for m in (model.visual.encoder, model.decoder.body)]
     return model
 
 class Watch(Recorder):
@@ -235,8 +252,8 @@ def epochs_of(config): return tuple(range(0, config.fit.epochs + 1, config.every
 
 def record(config, seed, device='cpu'):
     "Unit function: tensor `s` (K, N, N) float16, similarities of training videos and texts before the first epoch of a `Reference` and after each `every`th."
-    corpus = corpus_of(config.data, seed, device); base, data = data_of(corpus, 'train'); seed = seed + 1000*config.again
-    model = model_of(config, len(base.vocabulary), seed).to(device).eval(); t = new_trajectories(epochs_of(config), len(base))
+    corpus = corpus_of(config.data, seed, device); base, data = data_of(corpus, 'train', words_of(config, corpus)); seed = seed + 1000*config.again
+    model = model_of(config, base.vocabulary, seed).to(device).eval(); t = new_trajectories(epochs_of(config), len(base))
     watch = Watch(t, lambda m: similarities(m, base, config.mask_inner)).start(model)
     done = fit(model, scl_loss(1., config.translation, mask_inner=config.mask_inner), data, len(base), config.fit, seed=seed, device=device, batches=PairSelectionSampler(None, config.fit.batch_size, 'random', seed=seed, n=len(base)), watch={'similarity': watch}, progress=False)
     return Made({'contrast': done.history[-1]['contrast']}, {'s': t.s})
@@ -279,20 +296,20 @@ def meeting_metrics(epochs, texts, glosses):
     return {'pairs of one text': each, 'one text, all epochs': float(np.mean(each)), 'one text, last epoch': each[-1], 'same signs, last epoch': meetings(epochs[-1], sign)}
 
 # %% ../../nbs/42_scl_tables.ipynb #c386233b
-def scores(model, corpus, words, beam, retrieve, mask_inner=True):
-    "{'BLEU-4', 'ROUGE-L', 'R@1', 'sentences'} on test; R@1 None for a model without contrast."
+def scores(model, run, corpus, words, retrieve):
+    "{'BLEU-4', 'ROUGE-L', 'R@1', 'sentences'} of a `Run` on test; R@1 None for a model without contrast."
     base, _ = data_of(corpus, 'test', words); texts = [corpus.texts[i] for i in rows_of(corpus, 'test')]
-    m = evaluate_gfslt(model, base, texts, words, beam=beam); found = None
-    if retrieve: r = evaluate_retrieval(similarities(model, base, mask_inner), texts=texts, resamples=0).values; found = (r['t2v']['R1'] + r['v2t']['R1'])/2
+    m = score_texts(scored_as(run.data, translate(model, base, words, run.beam)), scored_as(run.data, texts)); found = None
+    if retrieve: r = evaluate_retrieval(similarities(model, base, run.mask_inner), texts=texts, resamples=0).values; found = (r['t2v']['R1'] + r['v2t']['R1'])/2
     return {'BLEU-4': m['bleu4'], 'ROUGE-L': m['rouge'], 'R@1': found, 'sentences': len(texts)}
 
 def stage1(config, seed, device='cpu'):
     "Unit function: one training of a `Run`, its scores, and the meetings in its batches; tensors: the weights if `keep`."
-    corpus = corpus_of(config.data, seed, device); base, data = data_of(corpus, 'train'); at = rows_of(corpus, 'train'); texts = [corpus.texts[i] for i in at]
-    model = model_of(config, len(base.vocabulary), seed).to(device); noted = Noted(sampler_of(config, model, base, texts, seed))
+    corpus = corpus_of(config.data, seed, device); base, data = data_of(corpus, 'train', words_of(config, corpus)); at = rows_of(corpus, 'train'); texts = [corpus.texts[i] for i in at]
+    model = model_of(config, base.vocabulary, seed).to(device); noted = Noted(sampler_of(config, model, base, texts, seed))
     done = fit(model, scl_loss(config.contrast, config.translation, config.same, config.smoothing, config.mask_inner), data, len(base), config.fit, seed=seed, device=device, batches=noted, progress=False)
     last = {f'loss: {k}': float(v) for k, v in done.history[-1].items() if k in ('contrast', 'translation')}
-    out = scores(model, corpus, base.vocabulary, config.beam, bool(config.contrast), config.mask_inner) | meeting_metrics(noted.seen, texts, [corpus.glosses[i] for i in at]) | last
+    out = scores(model, config, corpus, base.vocabulary, bool(config.contrast)) | meeting_metrics(noted.seen, texts, [corpus.glosses[i] for i in at]) | last
     return Made(out, dict(model.state_dict()) if config.keep else {})
 
 # %% ../../nbs/42_scl_tables.ipynb #dffb2f91
@@ -300,15 +317,17 @@ def measure(config, seed, device='cpu'):
     "Unit function of all rows: the scores of stage 1, or of the second stage that starts from it."
     made = compute(stage1, config.run, seed)
     if config.second is None: return made.metrics
-    corpus = corpus_of(config.run.data, seed, device); base, data = data_of(corpus, 'train')
-    model = model_of(config.run, len(base.vocabulary), seed); model.load_state_dict(made.tensors()); model = second_stage(model).to(device)
+    corpus = corpus_of(config.run.data, seed, device); base, data = data_of(corpus, 'train', words_of(config.run, corpus))
+    model = model_of(config.run, base.vocabulary, seed); model.load_state_dict(made.tensors()); model = second_stage(model).to(device)
     fit(model, translate_loss, data, len(base), config.second, seed=seed, device=device, progress=False)
-    return scores(model, corpus, base.vocabulary, config.run.beam, False)
+    return scores(model, config.run, corpus, base.vocabulary, False)
+
+def posed(data): return [(features, data)] if isinstance(data, Data) and not data.pixels else []
 
 def needs(config):
     "What a row builds on."
     run = config.run; ref = [(record, run.select.reference)] if run.select.reference else []
-    return [*([] if run.data.pixels else [(features, run.data)]), *ref, (stage1, run)]
+    return [*posed(run.data), *ref, (stage1, run)]
 
 # %% ../../nbs/42_scl_tables.ipynb #b35f4751
 @dataclass(frozen=True)
@@ -321,7 +340,7 @@ class Scale:
 
     def reference(self, **changes):
         "The reference; one with changes stores only the checkpoints of the usual interval."
-        r = self.run; return replace(Reference(r.data, r.net, r.fit, r.how, mask_inner=r.mask_inner, every=self.intervals[1] if changes else 1), **changes)
+        r = self.run; return replace(Reference(r.data, r.net, r.fit, r.how, mask_inner=r.mask_inner, every=self.intervals[1] if changes else 1, start=r.start, frozen=r.frozen, lora=r.lora), **changes)
     def selected(self, by='reference', reference=None, **changes):
         return Select(by, (reference or self.reference()) if by in ('reference', 'permuted') else None, **{'interval': self.intervals[1], **changes})
 
@@ -333,7 +352,7 @@ _PAPER = FitConfig(epochs=80, batch_size=16, lr=1e-4, clip=1.)
 SIZES = {'smoke': Scale(Run(Data(60, 40, (48, 8, 24)), _net(16, heads=2, text_heads=2), replace(_FIT, epochs=3, batch_size=8)), replace(_FIT, epochs=1), (1, 1, 1), ('ablation', *(f'controls: {n}' for n in ('+ SCL, δ permuted', '+ SCL, texts apart', 'oracle: confusable signs', 'online: change')))),
          'cpu': Scale(Run(Data(), _net(64), _FIT), replace(_FIT, epochs=6), (1, 2, 4), ALL),
          'gpu': Scale(Run(Data(300, 200, (1500, 100, 300), 41, 9, 2, 112), gfslt_config('gpu', size=112), replace(_PAPER, epochs=16), beam=8), replace(_PAPER, epochs=20, batch_size=8), (1, 2, 8), ('ablation', 'curriculum')),
-         'paper': Scale(Run(Data(300, 200, (7096, 519, 642), 41, 9, 1, 224), gfslt_config('paper'), _PAPER, frozen=True, lora=16, beam=8), replace(_PAPER, epochs=200, batch_size=8), (1, 5, 10), ALL)}
+         'paper': Scale(Run(Videos('phoenix14t'), gfslt_config('paper', encoder_layers=12, decoder_layers=12), _PAPER, frozen=True, lora=16, beam=8, start=Weights(mbart='mbart-large-50')), replace(_PAPER, epochs=200, batch_size=8), (1, 5, 10), ALL[:5])}
 
 # %% ../../nbs/42_scl_tables.ipynb #e9765af7
 BASELINE, CL, SCL, CL2, SCL2 = (r for r in ('baseline, end to end', '+ CL', '+ SCL', 'CL-SLT, two stages', 'SCL-SLT, two stages'))
@@ -374,6 +393,7 @@ def sensitivity_rows(size):
 def table_rows(size):
     "{'table: row': Row} of a scale."
     every = main_rows(size) | control_rows(size) | sensitivity_rows(size)
+    if isinstance(size.run.data, Videos): every = {n: r for n, r in every.items() if r.run.select.by != 'oracle'} # nobody knows which real signs look alike
     return {n: r for n, r in every.items() if n in size.tables or n.partition(':')[0] in size.tables}
 
 # %% ../../nbs/42_scl_tables.ipynb #3626c124
@@ -427,7 +447,7 @@ def analyse(config, seed, device='cpu'):
     start, end = (np.concatenate(x) for x in zip(*((a, b) for _, a, b in ends_of(t, config.hat)))); delta, cut = end - start, median_level(t, config.hat)
     classes = trajectory_classes(start, end, cut, config.eps)[off]; share = lambda on: {c: 100*float(np.mean(classes[on] == i)) for i, c in enumerate(CLASSES)} if on.any() else None
     s = np.asarray(whole.s, np.float32); course = {n: [float(x[off][k == i].mean()) for x in s] for i, n in enumerate(KINDS) if (k == i).any()} | {'pairs': [float(x[own].mean()) for x in s]}
-    by = {'δ': delta[off], 'δ without drift': without_drift(delta)[off], 'mean of trajectory': ((start + end)/2)[off], 'last checkpoint': s[-1][off], 'untrained': s[0][off], 'overlap of words': word_overlap(texts)[off], 'oracle: confusable signs': hard[off]}
+    by = {'δ': delta[off], 'δ without drift': without_drift(delta)[off], 'mean of trajectory': ((start + end)/2)[off], 'last checkpoint': s[-1][off], 'untrained': s[0][off], 'overlap of words': word_overlap(texts)[off]} | ({} if hard is None else {'oracle: confusable signs': hard[off]})
     second = thinned(trajectories_of(again_of(config), seed), config.interval); delta2 = delta_of(second, config.hat)[off]; noisy = np.isin(classes, (1, 2))
     a2, b2 = (np.concatenate(x) for x in zip(*((a, b) for _, a, b in ends_of(second, config.hat)))); noisy2 = np.isin(trajectory_classes(a2, b2, median_level(second, config.hat), config.eps)[off], (1, 2))
     return {'shares': share(k >= 0), 'shares by kind': {n: share(k == i) for i, n in enumerate(KINDS)}, 'pairs': {n: int((k == i).sum()) for i, n in enumerate(KINDS)}, 'negatives': int(off.sum()), 'cut': cut,
@@ -436,14 +456,22 @@ def analyse(config, seed, device='cpu'):
 
 def again_of(config): return replace(config.reference, again=1, every=config.interval)
 
-def analysis_needs(config): return [*([] if config.reference.data.pixels else [(features, config.reference.data)]), (record, config.reference), (record, again_of(config))]
+def analysis_needs(config): return [*posed(config.reference.data), (record, config.reference), (record, again_of(config))]
 
 # %% ../../nbs/42_scl_tables.ipynb #3df990bb
 def experiments(scale='smoke', corpus='signworld', seeds=(0, 1, 2)):
-    "The experiments of this notebook: the trajectories, and all rows; none at the scale of the paper, for which weights and a corpus are missing."
-    check_name(corpus, ('signworld',), 'corpus', '42_scl_tables'); size = SIZES[scale]
-    if scale == 'paper': return []
-    return [Experiment('trajectories', analyse, {'reference': Analysis(size.reference(), size.intervals[1])}, tuple(seeds), analysis_needs), Experiment('scl', measure, table_rows(size), tuple(seeds), needs)]
+    "The experiments of this notebook: the trajectories, and all rows. Scale 'paper' is for real videos, the others for SignWorld; none at 'paper' on SignWorld. Raises `CorpusError` as `signbook.tables.signcl.check_there`."
+    check_name(corpus, ('signworld', *REAL), 'corpus', '42_scl_tables'); size = SIZES[scale]
+    if corpus == 'signworld' and scale == 'paper': return []
+    if corpus != 'signworld':
+        if scale != 'paper': raise CorpusError(corpus, 'scale', 'paper, as its videos are real', scale)
+        size = real_size(size, corpus)
+    return [Experiment(f'trajectories {corpus}', analyse, {'reference': Analysis(size.reference(), size.intervals[1])}, tuple(seeds), analysis_needs), Experiment(f'scl {corpus}', measure, table_rows(size), tuple(seeds), needs)]
+
+def real_size(size, corpus):
+    "A `Scale` on real videos."
+    start = replace(size.run.start, language=REAL[corpus][3].language); check_there(corpus, start)
+    return replace(size, run=replace(size.run, data=REAL[corpus][2], start=start))
 
 # %% ../../nbs/42_scl_tables.ipynb #19d85c89
 def recipe_frame():
@@ -453,13 +481,12 @@ def recipe_frame():
     return pd.DataFrame({'printed': printed, **{s: dict(zip(printed, ours(z))) for s, z in SIZES.items()}}, dtype=object)
 
 # %% ../../nbs/42_scl_tables.ipynb #f49d4437
-_HERE = dict(evidence='mechanism', corpus='signworld')
 SCORES = {'BLEU-4': ('BLEU-4', '%'), 'ROUGE-L': ('ROUGE-L', '%')}
 
 def table_cells(outcome, scale):
     "Cells of all rows, table by table, with retrieval where the row has it."
-    out = [c for c in outcome.cells('sclslt', '', SCORES, **_HERE, scale=scale, n='sentences')]
-    out += [cell('sclslt', '', row, 'R@1', r.metrics['R@1'], **_HERE, scale=scale, n=r.metrics['sentences'], seed=s) for (row, s), r in outcome.records.items() if r.metrics['R@1'] is not None]
+    out = [c for c in outcome.cells('sclslt', '', SCORES, **origin_of(outcome), scale=scale, n='sentences')]
+    out += [cell('sclslt', '', row, 'R@1', r.metrics['R@1'], **origin_of(outcome), scale=scale, n=r.metrics['sentences'], seed=s) for (row, s), r in outcome.records.items() if r.metrics['R@1'] is not None]
     split = lambda row: row.partition(': ')[::2]
     return [{**c, 'table': split(c['row'])[0], 'row': split(c['row'])[1]} for c in out]
 
@@ -469,8 +496,8 @@ def meeting_cells(outcome, scale):
     for (row, s), r in outcome.records.items():
         name = row.partition(': ')[2]
         if 'pairs of one text' not in r.metrics or name in SHARED: continue
-        out += [cell('sclslt', 'pairs of one text', name, c, r.metrics[c], **_HERE, scale=scale, n=r.metrics['sentences'], seed=s, unit='') for c in columns]
-        if name in MEETING: out += [cell('sclslt', 'pairs of one text by epoch', name, f'{e + 1}', v, **_HERE, scale=scale, n=r.metrics['sentences'], seed=s, unit='') for e, v in enumerate(r.metrics['pairs of one text'])]
+        out += [cell('sclslt', 'pairs of one text', name, c, r.metrics[c], **origin_of(outcome), scale=scale, n=r.metrics['sentences'], seed=s, unit='') for c in columns]
+        if name in MEETING: out += [cell('sclslt', 'pairs of one text by epoch', name, f'{e + 1}', v, **origin_of(outcome), scale=scale, n=r.metrics['sentences'], seed=s, unit='') for e, v in enumerate(r.metrics['pairs of one text'])]
     return out
 
 SHARED = ('log', 'usual', 'CiCo', 'CiCo, random batches') # other names of '+ SCL' and '+ CL'
@@ -488,7 +515,7 @@ def effect_cells(outcome, scale):
             for label, other in AGAINST.items():
                 if row == other or other not in outcome.rows: continue
                 x, y = outcome.pairs(row, other, metric); t = seed_test(x, y) if x else None
-                if t and x != y: out.append(cell('sclslt', f'effect, {table}', name, f'{metric} {label}', t['effect'], low=t['low'], high=t['high'], **_HERE, scale=scale, n=t['n'], unit='points'))
+                if t and x != y: out.append(cell('sclslt', f'effect, {table}', name, f'{metric} {label}', t['effect'], low=t['low'], high=t['high'], **origin_of(outcome), scale=scale, n=t['n'], unit='points'))
     return out
 
 def effects_frame(result, table):
@@ -506,7 +533,7 @@ def class_cells(outcome, scale):
     "Shares of the four classes: of all negatives, by kind, and by threshold."
     out, long = [], dict(zip(CLASSES, ('high to low', 'high to high', 'low to high', 'low to low')))
     for s, m in _analyses(outcome).items():
-        more = dict(**_HERE, scale=scale, seed=s)
+        more = dict(**origin_of(outcome), scale=scale, seed=s)
         out += [cell('sclslt', 'trajectory_classes', long[c], 'share of negatives', v, n=m['negatives'], **more) for c, v in m['shares'].items()]
         out += [cell('sclslt', 'classes by kind', kind, c, v, n=m['pairs'][kind], **more) for kind, x in m['shares by kind'].items() if x for c, v in x.items()]
         out += [cell('sclslt', 'classes by kind', kind, 'negatives', n, n=n, unit='', **more) for kind, n in m['pairs'].items()]
@@ -518,7 +545,7 @@ def truth_cells(outcome, scale):
     "Precision and recall of detectors, AUC of scores, drift, and what a second training keeps."
     out = []
     for s, m in _analyses(outcome).items():
-        more = dict(**_HERE, scale=scale, seed=s, n=m['negatives'])
+        more = dict(**origin_of(outcome), scale=scale, seed=s, n=m['negatives'])
         out += [cell('sclslt', 'detection', f'{d}, against {t}', c, v, **more) for d, t, *x in m['detection'] for c, v in zip(('precision', 'recall', 'base rate'), x)]
         out += [cell('sclslt', 'ranking', score, f'{name}, {t}', v, **more) for name, part in (('AUC', 'ranking'), ('precision of as many', 'as many')) for score, t, v in m[part] if v is not None]
         out += [cell('sclslt', 'drift', 'share of the variance of δ that a number per video and per text explains', '%', m['drift'], **more), cell('sclslt', 'drift', 'noisy negatives that a second training keeps', '%', m['again: noisy kept'], **more),
@@ -532,7 +559,7 @@ def _claim(outcome, id, text, a, b, metric='BLEU-4', printed=None, note='', marg
     "Claim about the difference of rows `a` and `b` ('table: row'); none where the run has not both."
     if a not in outcome.rows or b not in outcome.rows: return []
     x, y = outcome.pairs(a, b, metric)
-    return [claim_of(seed_test(x, y, margin=margin) if x else None, f'scl-{id}', text, paper='sclslt', **_HERE, unit=unit, printed=printed, better=better, note=note)]
+    return [claim_of(seed_test(x, y, margin=margin) if x else None, f'scl-{id}', text, paper='sclslt', **origin_of(outcome), unit=unit, printed=printed, better=better, note=note)]
 
 def _gain(table, a, b, column='BLEU-4'): return round(paper_value('sclslt', table, a, column) - paper_value('sclslt', table, b, column), 2)
 
@@ -562,7 +589,7 @@ def control_claims(o):
 def truth_claims(outcome):
     "What trajectories tell of the truth."
     each = _analyses(outcome); auc = {s: {(a, b): v for a, b, v in m['ranking']} for s, m in each.items()}
-    make = lambda id, text, x, y, **k: claim_of(seed_test(x, y) if x else None, f'scl-{id}', text, paper='sclslt', **_HERE, **k)
+    make = lambda id, text, x, y, **k: claim_of(seed_test(x, y) if x else None, f'scl-{id}', text, paper='sclslt', **origin_of(outcome), **k)
     share = [m['shares']['H→L'] for m in each.values()]; out = [make('subset', 'Only a small subset of negatives is pushed away: H→L is less than half', share, [50.]*len(share), better='lower', unit='points', note='the printed share is 35.9 %; ours rests on ε = .05')]
     for id, text, a, b in (('auc', 'Control: δ ranks negatives with the same signs above valid ones (AUC over 50)', 'δ', None), ('auc-mean', 'Control: δ finds them better than the mean similarity of the trajectory does (AUC)', 'δ', 'mean of trajectory'), ('auc-words', 'Control: δ finds them better than the overlap of words does (AUC)', 'δ', 'overlap of words')):
         have = [v for v in auc.values() if v[a, 'same signs'] is not None]; out.append(make(id, text, [v[a, 'same signs'] for v in have], [v[b, 'same signs'] if b else 50. for v in have], unit='points', note='not a claim of the paper'))
@@ -604,7 +631,7 @@ def meeting_figure(result):
     return fig
 
 # %% ../../nbs/42_scl_tables.ipynb #cdbcdf05
-def identity(size, seeds): return {'signworld': [world_fingerprint(world_of(size.run.data, s)) for s in seeds]}
+def identity(corpus, size, seeds): return {corpus: [world_fingerprint(world_of(size.run.data, s)) for s in seeds] if corpus == 'signworld' else fingerprint(load_corpus(corpus))}
 
 # %% ../../nbs/42_scl_tables.ipynb #e37a9775
 CHOICES = (

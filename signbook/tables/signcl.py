@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['SIZES', 'BASELINE', 'BOTH', 'TABLE2', 'THRESHOLDS', 'FACTORS', 'WEIGHTS', 'LATE', 'REAL', 'SCORES', 'CONTROLS',
-           'RELEASE', 'SignCL', 'released_frames', 'signcl_of', 'Weights', 'Videos', 'Stage1', 'Stage2', 'start_unit',
-           'with_start', 'videos_of', 'corpus_for', 'word_share', 'data_of', 'signcl_arguments', 'frames_alone',
-           'train_stage', 'matching', 'sdr_of', 'pretrain_unit', 'translate_unit', 'telling_words', 'look_alike_cases',
-           'heard', 'look_alike_outcomes', 'Scale', 'table8_rows', 'variants', 'rows_of_size', 'needs', 'real_rows',
-           'experiments', 'origin_of', 'printed_in', 'table_cells', 'printed_cells', 'control_cells', 'stage1_cells',
-           'references_of', 'rescored', 'effect_cell', 'release_cells', 'difference_claim', 'table2_claims',
-           'table8_claims', 'rank_correlation', 'density_claim', 'constant_claims', 'look_alike_claim', 'all_claims',
-           'ablation_figure', 'against', 'constants_figure', 'pair_figure', 'confusions', 'sentence_figure',
-           'step_rows', 'identity']
+           'RELEASE', 'SignCL', 'released_frames', 'signcl_of', 'Weights', 'Videos', 'scored_as', 'Stage1', 'Stage2',
+           'start_unit', 'with_start', 'videos_of', 'corpus_for', 'word_share', 'data_of', 'signcl_arguments',
+           'frames_alone', 'train_stage', 'matching', 'sdr_of', 'pretrain_unit', 'translate_unit', 'telling_words',
+           'look_alike_cases', 'heard', 'look_alike_outcomes', 'Scale', 'table8_rows', 'variants', 'rows_of_size',
+           'needs', 'check_there', 'real_rows', 'experiments', 'origin_of', 'printed_in', 'table_cells',
+           'printed_cells', 'control_cells', 'stage1_cells', 'references_of', 'rescored', 'effect_cell',
+           'release_cells', 'difference_claim', 'table2_claims', 'table8_claims', 'rank_correlation', 'density_claim',
+           'constant_claims', 'look_alike_claim', 'all_claims', 'ablation_figure', 'against', 'constants_figure',
+           'pair_figure', 'confusions', 'sentence_figure', 'step_rows', 'identity']
 
 # %% ../../nbs/32_signcl_tables.ipynb #f4d350db
 import math
@@ -79,6 +79,10 @@ class Videos:
     every: int = 1
     most: int = 0         # sentences of each split; 0: all
     characters: bool = False # scores count characters, as for Chinese
+
+def scored_as(data, texts):
+    "Texts as they are scored: by characters where a `Videos` says so."
+    return [' '.join(t.replace(' ', '')) for t in texts] if getattr(data, 'characters', False) else texts
 
 @dataclass(frozen=True)
 class Stage1:
@@ -192,7 +196,7 @@ def translate_unit(config, seed, device='cpu'):
     else: load_stage1(model, compute(pretrain_unit, config.stage1, seed).tensors())
     train_stage(config, model, translate_loss, corpus, words, seed, device)
     said, refs = translate(model, data_of(corpus, at, words), words, config.beam, config.alpha), [corpus.texts[i] for i in at]
-    if getattr(config.data, 'characters', False): said, refs = ([' '.join(t.replace(' ', '')) for t in x] for x in (said, refs))
+    said, refs = scored_as(config.data, said), scored_as(config.data, refs)
     s, others = score_texts(said, refs), score_texts(said, refs[7:] + refs[:7]); sdr, chosen, gloss = sdr_of(model, corpus, config.data.every)
     out = {'SDR': sdr, 'ROUGE-L': s['rouge'], **{f'BLEU-{n}': s[f'bleu{n}'] for n in range(1, 5)}, 'other videos': others['bleu4'], 'sentences': len(at), 'said': said}
     return Made(out | (look_alike_outcomes(config.data, seed, said) if isinstance(config.data, Data) else {}), {'chosen': chosen, 'gloss': gloss})
@@ -271,12 +275,15 @@ def needs(config):
 
 REAL = {'phoenix14t': ('PHOENIX-2014T', 'table2', Videos('phoenix14t'), Weights()), 'csl-daily': ('CSL-Daily', 'table3', Videos('csl-daily', characters=True), Weights(language='zh_CN'))}
 
-def real_rows(corpus):
-    "Table 8's rows with the paper's recipe on real videos. Raises `CorpusError` for labels, frames or weights that are not there."
-    _, _, data, start = REAL[corpus]
-    for folder, what in ((corpus_dir(corpus)/'frames', 'a folder of images for each video'), (data_dir()/start.resnet, 'ImageNet weights, for example a download of microsoft/resnet-18'), (data_dir()/start.mbart, 'an mBART with its tokenizer, for example a download of facebook/mbart-large-cc25')):
+def check_there(corpus, start):
+    "Raise `CorpusError` for frames, `Weights` or labels that are not there."
+    for folder, what in ((corpus_dir(corpus)/'frames', 'a folder of images for each video'), (data_dir()/start.resnet, 'ImageNet weights, for example a download of microsoft/resnet-18'), (data_dir()/start.mbart, f'an mBART with its tokenizer, for example a download of facebook/{start.mbart}')):
         if not folder.is_dir(): raise CorpusError(short_path(folder), 'folder', what, 'no such folder')
     if not present(corpus): raise CorpusError(corpus, 'labels', f'the files that "{fetch_command(corpus)}" gets', 'not there')
+
+def real_rows(corpus):
+    "Table 8's rows with the paper's recipe on real videos. Raises `CorpusError` as `check_there`."
+    _, _, data, start = REAL[corpus]; check_there(corpus, start)
     size = replace(SIZES['paper'], data=data, stage1=gfslt_fit('paper', 'pretrain'), stage2=gfslt_fit('paper', 'translate'))
     return {k: replace(c, alpha=1.) for k, c in table8_rows(size, start).items()}
 
