@@ -5,8 +5,8 @@ READY := $(VENV)/.ready
 
 .PHONY: reproduce look test lab docs clean
 
-reproduce: $(READY)  ## run every table notebook and write the report
-	$(BIN)/signbook reproduce --fetch $(ARGS)
+reproduce: $(READY)  ## run every table notebook at cpu scale and write the report; ARGS="--scale smoke" is the quick look
+	$(BIN)/signbook reproduce --fetch --scale cpu $(ARGS)
 
 test: $(READY)  ## notebooks in step with the package, notebook tests, pytest
 	SIGNBOOK_OUTPUTS=$(VENV)/test-outputs PATH="$(BIN):$$PATH" $(BIN)/nbdev_test --n_workers 2
