@@ -69,3 +69,14 @@ def test_add_a_paper(tmp_path):
     assert len(r['rows']) == 6 and r['claims'][0]['verdict'] in ('holds', 'inconclusive', 'contradicted')
     page = (tmp_path / 'outputs/report.html').read_text()
     assert 'A longer margin recognises better' in page and 'notebook 61_toy_tables' in page
+
+
+def test_colab_clones_installs_and_calls_what_exists(tmp_path):
+    if not (ROOT / '.git').exists(): pytest.skip('not a git clone')
+    cells = [''.join(c['source']) for c in json.loads((GUIDES / 'colab.ipynb').read_text())['cells'] if c['cell_type'] == 'code']
+    clone, folder, install = cells[1].split('\n')
+    shell(clone.removeprefix('!').replace('{source}', str(ROOT)), tmp_path)
+    assert folder == '%cd signbook' and (tmp_path / 'signbook/constraints.txt').is_file() and install == '%pip install -q -c constraints.txt -e .'
+    doctor, (run, report) = cells[2].removeprefix('!'), (line.removeprefix('!') for line in cells[3].split('\n'))
+    assert 'Tables' in shell(f'{doctor}\n{run} --dry-run\n{report}', tmp_path, SIGNBOOK_OUTPUTS=str(tmp_path / 'outputs'), SIGNBOOK_DATA=str(tmp_path / 'data'))
+    assert (tmp_path / 'outputs/report.html').is_file() and 'outputs/report.html' in cells[4]
