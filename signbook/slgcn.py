@@ -100,13 +100,15 @@ class DecoupledGCN(nn.Module):
         self.norm = nn.BatchNorm1d(out); nn.init.constant_(self.norm.weight, 1e-6)
         if c != out: self.down, self.down_norm = nn.Parameter(torch.randn(out, c)*math.sqrt(2/out)), nn.BatchNorm1d(out)
     def forward(self, x):
-        A = (self.A/(self.A.sum(2, keepdim=True) + .001)).permute(1, 3, 0, 2).flatten(2); size = len(x) if x.is_cuda else max(1, 3*8192//len(self.weight))
-        with torch.autocast(x.device.type, enabled=False): # statistics in full precision
-            moments = moments_of(self.norm0, x); maps = [folded(self.norm0, self.weight, moments)]
-            if hasattr(self, 'down'): maps.append(folded(self.down_norm, self.down, moments))
-        half = [t.to(torch.get_autocast_dtype(x.device.type)) if torch.is_autocast_enabled(x.device.type) else t for t in (x, *maps[0], A)]
-        y = self.norm(_AlongGraph.apply(*half, size).to(self.weight.dtype).flatten(0, 1))
-        return F.relu_(y.add_((F.linear(x, *maps[1]) if len(maps) > 1 else x).flatten(0, 1))).view(*x.shape[:2], -1)
+        kind = x.device.type; size = len(x) if x.is_cuda else max(1, 3*8192//len(self.weight))
+        A = (self.A/(self.A.sum(2, keepdim=True) + .001)).permute(1, 3, 0, 2).flatten(2)
+        with torch.autocast(kind, enabled=False): # statistics in full precision
+            moments = moments_of(self.norm0, x); weight, bias = folded(self.norm0, self.weight, moments)
+            beside = folded(self.down_norm, self.down, moments) if hasattr(self, 'down') else None
+        given = x, weight, bias, A
+        if torch.is_autocast_enabled(kind): given = [t.to(torch.get_autocast_dtype(kind)) for t in given] # autocast does not see into a Function
+        y = self.norm(_AlongGraph.apply(*given, size).to(self.weight.dtype).flatten(0, 1))
+        return F.relu_(y.add_((F.linear(x, *beside) if beside else x).flatten(0, 1))).view(*x.shape[:2], -1)
 
 # %% ../nbs/10_slgcn.ipynb #5d582606
 class _Scaled(torch.autograd.Function):
