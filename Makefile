@@ -8,9 +8,10 @@ READY := $(VENV)/.ready
 reproduce: $(READY)  ## run every table notebook at cpu scale and write the report; ARGS="--scale smoke" is the quick look
 	$(BIN)/signbook reproduce --fetch --scale cpu $(ARGS)
 
+test: export OMP_NUM_THREADS = 1  # two workers on two cores: threads of theirs would only wait for each other
 test: $(READY)  ## notebooks in step with the package, notebook tests, pytest
 	SIGNBOOK_OUTPUTS=$(VENV)/test-outputs PATH="$(BIN):$$PATH" $(BIN)/nbdev_test --n_workers 2
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 look: $(READY)  ## the report of the reference results that come with the clone, in a browser
 	SIGNBOOK_OUTPUTS=$(VENV)/look $(BIN)/signbook report
