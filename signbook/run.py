@@ -30,7 +30,7 @@ class _Cell(NamedTuple):
 
 def _cells(path):
     try: return [_Cell(c['cell_type'], ''.join(c['source']), c['metadata'].get('tags', [])) for c in load_json(path)['cells']]
-    except (InputError, KeyError, TypeError, AttributeError) as e: raise InputError(short_path(path), 'notebook', 'a Jupyter notebook of format 4', type(e).__name__) from None
+    except (KeyError, TypeError, AttributeError) as e: raise InputError(short_path(path), 'notebook', 'a Jupyter notebook of format 4', type(e).__name__) from None
 
 def is_table(path): return any('parameters' in c.tags for c in _cells(path))
 
@@ -61,6 +61,7 @@ def notebook_parameters(path):
     "`{name: (type, default text, choices)}` of a notebook's `parameters` cell."
     import logging, papermill
     logging.getLogger('papermill.translators').setLevel(logging.ERROR)
+    _cells(path) # refuses what is no notebook
     found = papermill.inspect_notebook(str(path))
     choices = lambda h: tuple(x.strip() for x in h.split('|')) if h and re.fullmatch(r'[\w.-]+( \| [\w.-]+)*', h.strip()) else ()
     return {k: (v['inferred_type_name'], v['default'], choices(v['help'])) for k, v in found.items()}
