@@ -142,22 +142,23 @@ def _draw_claim(ax, y, c, ink, narrow):
     name = f"{ORDER.get(c['paper'], c['paper'])}: {c['text']}"
     say = dict(fontsize=9, color=ink['text'], parse_math=False, transform=ax.get_yaxis_transform())
     if narrow: return ax.text(0, y - .22, textwrap.fill(f"{MARKS[c['verdict']]} {name}", 54), va='bottom', ha='left', bbox=dict(fc=paper, ec='none', pad=1), **say)
-    ax.text(-.02, y, textwrap.fill(name, 60), va='center', ha='right', **say)
+    ax.text(-.02, y, textwrap.fill(name, max(60, len(name)//2 + 8)), va='center', ha='right', **say)
     ax.text(1.02, y, f"{marked(c['verdict'])} · {c['evidence']}", va='center', ha='left', **say)
 
 # %% ../nbs/91_report.ipynb #a7ffa1a5
 _TICKS = (-1000, -100, -10, -1, 0, 1, 10, 100, 1000)
 
-def _percent_axis(ax):
-    "Linear within one percent, logarithmic beyond, with room at both ends."
+def _wide_axis(ax, zero):
+    "Linear within one, logarithmic beyond, with room at both ends; `zero` names the middle."
     ax.set_xscale('symlog', linthresh=1, linscale=.8); low, high = ax.dataLim.intervalx
     low, high = min(1.6*low, -1.2), max(1.6*high, 1.2); ticks = [t for t in _TICKS if low <= t <= high]
-    ax.set_xticks(ticks, [f'{t:+d}' if t else 'printed' for t in ticks]); ax.set_xlim(low, high); ax.minorticks_off()
+    ax.set_xticks(ticks, [f'{t:+d}' if t else zero for t in ticks]); ax.set_xlim(low, high); ax.minorticks_off()
 
 def _draw_axis(ax, title, claims, ink, narrow):
     for y, c in enumerate(claims): _draw_claim(ax, y, c, ink, narrow)
     ax.axvline(0, color=ink['soft'], lw=1, zorder=1)
-    if title.startswith('Values: '): _percent_axis(ax)
+    if title.startswith('Values: '): _wide_axis(ax, 'printed')
+    elif ax.dataLim.width > 40: _wide_axis(ax, '0')
     ax.set_title(title, loc='left', fontsize=9.5, fontweight='bold', color=ink['text'], parse_math=False)
     ax.set(ylim=(len(claims) - .5, -1.1 if narrow else -.6), yticks=[])
     ax.tick_params(axis='x', colors=ink['soft'], labelsize=8.5); ax.grid(axis='x', color=ink['grid'], lw=.8); ax.set_axisbelow(True)
