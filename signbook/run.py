@@ -172,7 +172,9 @@ def _dry_run(path, typed):
     for c in corpora_of(path): print(f'  {c}: {"present" if present(c) else fetch_command(c)}')
     total = []
     for e in experiments_of(path, typed):
-        t = predict(e, typed.get('device', 'auto')); total.append(t['seconds'])
+        t = predict(e, typed.get('device', 'auto'))
+        if t['source'] == 'reference' and typed.get('scale') in ('gpu', 'paper'): t |= dict(seconds=None, source=None) # the references are of scale cpu
+        total.append(t['seconds'])
         print(f"  {e.name}: {len(e.rows)} rows x {len(e.seeds)} seeds: {t['units']} units, {t['cached']} of them cached: {_span(t['seconds'])}" + {'reference': ', by the reference results of another machine', 'records': ', by units recorded here'}.get(t['source'], ''))
     if len(total) > 1: print(f"  in all: {_span(None if None in total else sum(total))}")
 

@@ -107,7 +107,30 @@ def test_real_videos_from_end_to_end(phoenix, monkeypatch):
 
 
 def test_what_real_videos_need_is_said(phoenix, tmp_path, monkeypatch):
-    with pytest.raises(CorpusError, match='phoenix14t: scale: expected paper'): sc.experiments('cpu', 'phoenix14t')
+    with pytest.raises(CorpusError, match='phoenix14t: scale: expected gpu or paper'): sc.experiments('cpu', 'phoenix14t')
     (tmp_path/'resnet-18').rename(tmp_path/'elsewhere')
     with pytest.raises(CorpusError, match='resnet-18: folder: expected ImageNet weights'): sc.experiments('paper', 'phoenix14t')
     with pytest.raises(CorpusError, match='csl-daily/frames: folder'): sc.experiments('paper', 'csl-daily')
+
+
+def test_a_corpus_of_yours(phoenix, tmp_path, monkeypatch):
+    (tmp_path/'my_talks.py').write_text('''from signbook.corpora import Card, ContinuousCorpus, read_table
+def read(folder, language='de_DE'): return ContinuousCorpus(Card('talks', text_language=language), read_table(folder/'labels.csv', ('name', 'text')).astype({'frames': int}))
+def read_mute(folder): return read(folder, '')
+''')
+    monkeypatch.syspath_prepend(tmp_path); monkeypatch.setenv('SIGNBOOK_READERS', 'talks=my_talks:read,mute=my_talks:read_mute')
+    names = [p.relative_to(phoenix/'frames').as_posix() for p in sorted((phoenix/'frames').glob('*/*'))]
+    for n in ('talks', 'mute'):
+        (tmp_path/n).mkdir(); (tmp_path/n/'frames').symlink_to(phoenix/'frames')
+        (tmp_path/n/'labels.csv').write_text('name,text,gloss,signer,split,frames\n' + ''.join(f'{x},am tag sonne,,s,{x.split("/")[0]},24\n' for x in names))
+    with pytest.raises(CorpusError, match='mute: card: text_language: expected mBART'): sc.experiments('gpu', 'mute')
+    one = FitConfig(epochs=1, batch_size=2, optimizer='sgd', lr=.01, momentum=.9, precision='fp32')
+    net = sc.gfslt_config('gpu', size=32, conv=32, dim=32, ffn=32, heads=4, text_heads=4, text_layers=1, encoder_layers=1, decoder_layers=1, longest=6)
+    (plan,), (short,) = (sc.experiments(scale, 'talks', (0,)) for scale in ('paper', 'gpu')); row = plan.rows[sc.BOTH]
+    assert len(plan.rows) == 8 and plan.corpora and short.rows[sc.BOTH].fit == replace(row.fit, epochs=sc.SIZES['gpu'].stage2.epochs)
+    small = dict(data=replace(row.data, size=32), net=net, fit=one)
+    made = sc.translate_unit(replace(row, stage1=replace(row.stage1, **small), **small), 0)
+    assert len(made.metrics['said']) == 4 and made.metrics['SDR'] is None
+    outcome = Outcome(plan.name, tuple(plan.rows), (0,), {(r, 0): made for r in plan.rows}, {}, [], 0., 1); cells, claims = sc.printed_cells(outcome, 'paper'), sc.all_claims(outcome)
+    assert {c['table'] for c in cells} == {'table2 on talks', 'table8 on talks'} and {c['evidence'] for c in cells} == {'replicated'} and not any(c['verdict'] in ('holds', 'contradicted') for c in claims)
+    sc.ablation_figure(dict(rows=cells)); sc.plt.close('all')

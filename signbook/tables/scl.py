@@ -470,8 +470,8 @@ def experiments(scale='smoke', corpus='signworld', seeds=(0, 1, 2)):
 
 def real_size(size, corpus):
     "A `Scale` on real videos."
-    start = replace(size.run.start, language=REAL[corpus][3].language); check_there(corpus, start)
-    return replace(size, run=replace(size.run, data=REAL[corpus][2], start=start))
+    start = replace(size.run.start, language=REAL[corpus].start.language); check_there(corpus, start)
+    return replace(size, run=replace(size.run, data=REAL[corpus].data, start=start))
 
 # %% ../../nbs/42_scl_tables.ipynb #19d85c89
 def recipe_frame():
