@@ -219,9 +219,9 @@ class Card:
     source: str = ''
     licence: str = ''
     language: str = ''
-    text_language: str = '' # of the written texts, as mBART names it: de_DE, en_XX
     defects: tuple = ()
     sha256: dict = field(default_factory=dict) # file name -> hash, where read
+    text_language: str = '' # of the written texts, as mBART names it: de_DE, en_XX
 
 def card_of(name, **extra):
     "The card of a corpus that has a recipe."
