@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['EVIDENCE', 'VERDICTS', 'KINDS', 'MARKS', 'check_table', 'check_paper', 'papers', 'paper_table', 'table_frame',
-           'paper_value', 'decimals', 'verdict', 'value_verdict', 'effect_verdict', 'cell', 'failed', 'claim',
-           'claim_of', 'holm', 'corrected', 'not_run', 'check_result', 'result_path', 'save_result', 'load_result',
-           'reference', 'origin', 'larger', 'number', 'with_interval', 'marked', 'failure', 'pooled', 'by_cell',
-           'cells_of', 'cell_text', 'printed_cells', 'paper_ours', 'find', 'wide', 'p_text', 'claims_frame',
+           'paper_value', 'printed_on', 'table_on', 'decimals', 'verdict', 'value_verdict', 'effect_verdict', 'cell',
+           'failed', 'claim', 'claim_of', 'holm', 'corrected', 'not_run', 'check_result', 'result_path', 'save_result',
+           'load_result', 'reference', 'origin', 'larger', 'number', 'with_interval', 'marked', 'failure', 'pooled',
+           'by_cell', 'cells_of', 'cell_text', 'printed_cells', 'paper_ours', 'find', 'wide', 'p_text', 'claims_frame',
            'missing_frame']
 
 # %% ../nbs/01_evidence.ipynb #cbbb392a
@@ -114,6 +114,17 @@ def paper_value(paper, table, row, column):
     if paper not in papers(): return None
     t = next((t for t in papers()[paper]['tables'] if t['id'] == table), {'rows': []})
     return next((r['values'].get(column) for r in t['rows'] if r['name'] == row), None)
+
+# %% ../nbs/01_evidence.ipynb #f390e295
+def printed_on(paper, table, dataset):
+    "Whether `paper` printed `table`, or columns of it, for `dataset` (its name there, such as 'PHOENIX-2014T'); an empty name is never printed."
+    t = paper_table(paper, table)
+    return bool(dataset) and (t['dataset'] == dataset or any(c['name'].startswith(f'{dataset} ') for c in t['columns']))
+
+def table_on(paper, table, corpus, dataset=''):
+    """Name of a printed table for cells measured on `corpus`: its own on SignWorld and where it was printed for `dataset`, which is what the paper calls `corpus`;
+    else 'TABLE on CORPUS', which has no printed numbers."""
+    return table if corpus == 'signworld' or printed_on(paper, table, dataset) else f'{table} on {corpus}'
 
 # %% ../nbs/01_evidence.ipynb #a0306725
 def decimals(x):

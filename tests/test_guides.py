@@ -38,10 +38,10 @@ def test_own_corpus(tmp_path):
     assert len([line for line in reader.splitlines() if line.strip()]) <= 20
     (tmp_path / 'my_reader.py').write_text(reader); (tmp_path / 'use.py').write_text(python)
     (tmp_path / 'my_talks.py').write_text(talks); talking = tmp_path / 'data/talks'
-    for n in ('resnet-18', 'mbart-large-cc25', 'talks/frames'): (tmp_path / 'data' / n).mkdir(parents=True)
+    for n in ('resnet-18', 'mbart-large-cc25', 'mbart-large-50', 'talks/frames'): (tmp_path / 'data' / n).mkdir(parents=True)
     (talking / 'labels.csv').write_text('name,text,gloss,signer,split,frames\n' + ''.join(f'v{i},the wind blows,,s,{s},3\n' for i, s in enumerate(('train', 'train', 'dev', 'test'))))
     said = shell('\n'.join(blocks('own_corpus', 'console')) + '\npython use.py', tmp_path, SIGNBOOK_DATA=str(tmp_path / 'data'), SIGNBOOK_OUTPUTS=str(tmp_path / 'outputs'))
-    assert 'mine' in said and '8 rows x 3 seeds: 33 units, 0 of them cached: unknown time' in said
+    assert 'mine' in said and '8 rows x 3 seeds: 33 units, 0 of them cached: unknown time' in said and 'scl talks: 11 rows x 3 seeds' in said
     r = json.loads(next((tmp_path / 'outputs/results').glob('11_semlex.mine*.json')).read_text())
     assert {c['corpus'] for c in r['rows']} == {'mine'} and all(c['value'] is not None for c in r['rows'])
     assert {'majority', 'PCA + logistic regression'} <= {c['row'] for c in r['rows']}

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from signbook.core import InputError
+from signbook.corpora import CorpusError
 from signbook.experiment import Outcome, compute
 from signbook.san import FineSet, Signs
 from signbook.signworld import articulation_distance, sentences
@@ -204,3 +205,22 @@ def test_cico_features_from_files(place):
     cells = st.table_cells(done, 'smoke', 'cico-features'); assert {c['evidence'] for c in cells} == {'replicated'} and {c['row'] for c in cells if c['table'] == 'fine'} == {'CiCo', 'CiCo + SAN'}
     assert st.mined_of(done)[0].metrics['manifest']['captions'] == 12
     assert {c['corpus'] for c in st.all_claims(done, 'cico-features')} == {'cico-features'}
+
+
+def test_a_corpus_of_yours(place, tmp_path, monkeypatch):
+    "Sentences with poses, by a reader of one's own; one that has neither poses nor features is refused."
+    (tmp_path/'my_poses.py').write_text('''import numpy as np
+from dataclasses import replace
+from signbook.signworld import signworld
+def read(folder): c = signworld('smoke', seed=5)[1]; return replace(c, card=replace(c.card, name='talks', text_language='en_XX'))
+def read_bare(folder): return replace(read(folder), poses=None)
+def read_train(folder): c = read(folder); return c.subset((c.frame['split'] == 'train').to_numpy())
+''')
+    monkeypatch.syspath_prepend(tmp_path); monkeypatch.setenv('SIGNBOOK_READERS', 'talks=my_poses:read,bare=my_poses:read_bare,half=my_poses:read_train')
+    for n in ('talks', 'bare', 'half'): (place/'data'/n).mkdir(parents=True); (place/'data'/n/'x').touch()
+    with pytest.raises(CorpusError, match='talks: features: expected numbers .* found neither'): st.experiments('smoke', 'bare')
+    with pytest.raises(CorpusError, match='talks: split: expected train and test, found train'): st.experiments('smoke', 'half')
+    e, = st.experiments('smoke', 'talks', (0,)); assert set(e.corpora) == {'talks'} and not any('oracle' in r for r in e.rows)
+    done = replace(e, rows={n: r for n, r in e.rows.items() if n in ('main: CiCo', 'main: CiCo + SAN, literal')}).run(workers=1, progress=False); assert not done.failures, done.failures
+    cells, claims = st.table_cells(done, 'smoke', 'talks'), st.all_claims(done, 'talks')
+    assert {c['table'] for c in cells} >= {'coarse on talks', 'fine on talks'} and not {'coarse', 'fine'} & {c['table'] for c in cells} and {c['evidence'] for c in cells + claims} == {'replicated'}

@@ -131,19 +131,39 @@ def test_choices_show_their_effect():
 def test_real_videos_from_end_to_end(phoenix, monkeypatch):
     with pytest.raises(CorpusError, match='mbart-large-50: folder: expected an mBART .* facebook/mbart-large-50'): st.experiments('paper', 'phoenix14t')
     (phoenix.parent/'mbart-large-cc25').rename(phoenix.parent/'mbart-large-50'); st.corpus_of.cache_clear()
-    with pytest.raises(CorpusError, match='phoenix14t: scale: expected paper'): st.experiments('cpu', 'phoenix14t')
+    with pytest.raises(CorpusError, match='phoenix14t: scale: expected gpu or paper'): st.experiments('cpu', 'phoenix14t')
     with pytest.raises(CorpusError, match='phoenix14t: labels: expected the files'): st.experiments('paper', 'phoenix14t')
     monkeypatch.setattr('signbook.tables.signcl.present', lambda name: True)
-    rows = st.experiments('paper', 'phoenix14t')[1].rows
+    trajectories, plan = st.experiments('paper', 'phoenix14t'); rows = plan.rows; assert trajectories.corpora == plan.corpora and set(plan.corpora) == {'phoenix14t'}
     assert {r.partition(':')[0] for r in rows} == {'ablation', 'curriculum', 'interval', 'aggregation', 'controls'} and not any('oracle' in r for r in rows)
     assert all(r.run.frozen and r.run.lora == 16 and r.run.net.encoder_layers == r.run.net.decoder_layers == 12 for r in rows.values())
     net = gfslt_config('paper', size=32, conv=32, dim=32, ffn=32, heads=4, text_heads=4, text_layers=1, encoder_layers=1, decoder_layers=1, longest=6); one = FitConfig(epochs=2, batch_size=2, lr=.001, precision='fp32')
-    size = st.real_size(st.Scale(replace(st.SIZES['paper'].run, net=net, fit=one, lora=2, beam=2), replace(one, epochs=1), (1, 1, 2), st.ALL[:5]), 'phoenix14t')
-    size = replace(size, run=replace(size.run, data=replace(size.run.data, size=32)))
+    run = st.real_size('phoenix14t').run; run = replace(run, data=replace(run.data, size=32), net=net, fit=one, lora=2, beam=2)
+    size = st.Scale(run, replace(one, epochs=1), (1, 1, 2), st.ALL[:5])
     m = st.analyse(st.Analysis(size.reference()), 0)
     assert sum(m['shares'].values()) == pytest.approx(100) and m['pairs']['look-alike'] == 0 and m['pairs']['same text'] == 0 and m['pairs']['same signs'] == 4 and 'oracle: confusable signs' not in {n for n, *_ in m['ranking']}
     for row in ('ablation: SCL-SLT, two stages', 'aggregation: mean', 'controls: + SCL, texts apart'): assert np.isfinite(st.measure(st.table_rows(size)[row], 0)['BLEU-4'])
-    outcome = Outcome('scl phoenix14t', (), (0,), {}, {}, [], 0., 1); assert st.origin_of(outcome) == dict(evidence='replicated', corpus='phoenix14t')
+    o = outcome({f'ablation: {r}': [{'BLEU-4': v + s/10, 'ROUGE-L': 1., 'R@1': None, 'sentences': 4} for s in range(3)] for r, v in ((st.BASELINE, 10), (st.CL, 10.5))} | {'interval: long': [{'BLEU-4': 9., 'ROUGE-L': 1., 'R@1': 2., 'sentences': 4}]*3})
+    on = lambda corpus: replace(o, name=f'scl {corpus}'); places = lambda corpus: {(c['table'], c['column']) for c in st.table_cells(on(corpus), 'paper') if c['column'].endswith('BLEU-4')}
+    assert places('phoenix14t') == {('ablation', 'PHOENIX-2014T BLEU-4'), ('interval', 'BLEU-4')} and places('csl-daily') == {('ablation', 'CSL-Daily BLEU-4'), ('interval on csl-daily', 'BLEU-4')}
+    assert {c: st.paper_claims(on(c))[0]['printed'] for c in ('signworld', 'phoenix14t', 'csl-daily', 'talks')} == {'signworld': .06, 'phoenix14t': .06, 'csl-daily': 4.28, 'talks': .06}
+    st.corpus_of.cache_clear()
+
+
+def test_a_corpus_of_yours(phoenix, tmp_path, monkeypatch):
+    (tmp_path/'my_talks.py').write_text('''from signbook.corpora import Card, ContinuousCorpus, read_table
+def read(folder): return ContinuousCorpus(Card('talks', text_language='de_DE'), read_table(folder/'labels.csv', ('name', 'text')).astype({'frames': int}))
+''')
+    monkeypatch.syspath_prepend(tmp_path); monkeypatch.setenv('SIGNBOOK_READERS', 'talks=my_talks:read'); st.corpus_of.cache_clear()
+    (phoenix.parent/'mbart-large-cc25').rename(phoenix.parent/'mbart-large-50')
+    names = [p.relative_to(phoenix/'frames').as_posix() for p in sorted((phoenix/'frames').glob('*/*'))]; (tmp_path/'talks').mkdir(); (tmp_path/'talks/frames').symlink_to(phoenix/'frames')
+    (tmp_path/'talks/labels.csv').write_text('name,text,gloss,signer,split,frames\n' + ''.join(f'{x},{("am tag sonne", "der wind weht")[i % 2]},,s,{x.split("/")[0]},24\n' for i, x in enumerate(names)))
+    trajectories, plan = st.experiments('gpu', 'talks', (0,)); run = plan.rows['ablation: + SCL'].run
+    assert (run.fit.epochs, run.start.language, plan.name, set(trajectories.corpora)) == (st.SIZES['gpu'].run.fit.epochs, 'de_DE', 'scl talks', {'talks'}) and {r.partition(':')[0] for r in plan.rows} == {'ablation', 'curriculum'}
+    net = gfslt_config('paper', size=32, conv=32, dim=32, ffn=32, heads=4, text_heads=4, text_layers=1, encoder_layers=1, decoder_layers=1, longest=6)
+    size = st.Scale(replace(run, data=replace(run.data, size=32), net=net, fit=FitConfig(epochs=2, batch_size=2, lr=.001, precision='fp32'), lora=2, beam=1), run.fit, (1, 1, 2), ('ablation',))
+    m = compute(st.analyse, st.Analysis(size.reference()), 0).metrics
+    assert m['pairs']['same signs'] == 0 and m['pairs']['same text'] > 0 and all(v[2] is not None for d, t, *v in m['detection'])  # no gloss is no shared sign
     st.corpus_of.cache_clear()
 
 

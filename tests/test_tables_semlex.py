@@ -105,9 +105,19 @@ def test_absent_as_a_class_is_the_last_one():
 
 
 def test_curriculum_adds_a_feature_at_a_time():
-    stages = sx.stages(replace(QUICK, curriculum=True, fit=FitConfig(epochs=20)), sx.used_heads('both'))
-    assert [len(h) for h, _ in stages] == [*range(2, 18)] and sum(e for _, e in stages) == 20
-    assert stages[0][0] == (0, 1 + feature_names().index('Major Location'))
+    heads = lambda epochs: sx.heads_by_epoch(replace(QUICK, curriculum=True, fit=FitConfig(epochs=epochs)), sx.used_heads('both'))
+    assert [len(h) for h in heads(20)] == [*[2]*5, *range(3, 18)] and heads(20)[0] == (0, 1 + feature_names().index('Major Location'))
+    assert [len(h) for h in heads(3)][-1] == 17 and len(heads(3)) == 3 and sx.heads_by_epoch(QUICK, (0,)) == [(0,)]*QUICK.fit.epochs
+
+
+def test_a_curriculum_sees_the_batches_of_a_training_at_once(monkeypatch):
+    "One training: the same batches, step by step, with and without a curriculum, each epoch another order."
+    seen = {}
+    for curriculum in (False, True):
+        at = seen[curriculum] = []; real = sx.augmented
+        monkeypatch.setattr(sx, 'augmented', lambda x, **k: (at.append(x.nan_to_num().sum().item()), real(x, **k))[1])
+        sx.train(replace(QUICK, targets='features', curriculum=curriculum, fit=replace(QUICK.fit, epochs=3)), sx.clips_of(QUICK.data, 0), 0); monkeypatch.setattr(sx, 'augmented', real)
+    assert seen[True] == seen[False] and len(set(seen[True])) == len(seen[True])
 
 
 def test_augmentation_keeps_what_was_not_seen_and_is_one_turn_a_clip():

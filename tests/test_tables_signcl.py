@@ -7,7 +7,7 @@ import torch
 
 from signbook.corpora import CorpusError
 from signbook.evidence import paper_table
-from signbook.experiment import Outcome
+from signbook.experiment import Made, Outcome
 from signbook.signcl import released_margin, signcl_loss
 from signbook.tables import signcl as sc
 from signbook.tables.density import Data
@@ -134,3 +134,12 @@ def read_mute(folder): return read(folder, '')
     outcome = Outcome(plan.name, tuple(plan.rows), (0,), {(r, 0): made for r in plan.rows}, {}, [], 0., 1); cells, claims = sc.printed_cells(outcome, 'paper'), sc.all_claims(outcome)
     assert {c['table'] for c in cells} == {'table2 on talks', 'table8 on talks'} and {c['evidence'] for c in cells} == {'replicated'} and not any(c['verdict'] in ('holds', 'contradicted') for c in claims)
     sc.ablation_figure(dict(rows=cells)); sc.plt.close('all')
+
+
+def test_a_printed_size_counts_on_its_own_corpus_alone():
+    m = lambda v: Made({'SDR': 60. + v, 'BLEU-4': 20. + v, 'ROUGE-L': 1., 'sentences': 4}); rows = {r['name']: i for i, r in enumerate(paper_table('signcl', 'table8')['rows'])}
+    of = lambda corpus: {c['id']: c for c in sc.all_claims(Outcome(f'signcl {corpus}', tuple(rows), (0, 1, 2), {(r, s): m(.01*i*(s + 1)) for r, i in rows.items() for s in (0, 1, 2)}, {}, [], 0., 1))}
+    verdicts = {c: {i: of(c)[i]['verdict'] for i in ('signcl-bleu-4-both', 'signcl-vlp')} for c in ('phoenix14t', 'csl-daily', 'talks')}
+    assert verdicts['phoenix14t'] == dict.fromkeys(verdicts['phoenix14t'], 'contradicted')  # hundredths of a point where whole points were printed
+    assert verdicts['csl-daily'] == {'signcl-bleu-4-both': 'contradicted', 'signcl-vlp': 'inconclusive'} and verdicts['talks'] == dict.fromkeys(verdicts['talks'], 'inconclusive')
+    assert of('csl-daily')['signcl-bleu-4-both']['printed'] == 5.06

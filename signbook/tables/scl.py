@@ -4,16 +4,17 @@
 
 # %% auto #0
 __all__ = ['CHANNELS', 'KINDS', 'SELECTIONS', 'ALL', 'SIZES', 'BASELINE', 'CL', 'SCL', 'CL2', 'SCL2', 'BASELINE2', 'LONG',
-           'PERMUTED', 'CURRICULA', 'SIMILARITIES', 'DETECTORS', 'TARGETS', 'SCORES', 'SHARED', 'MEETING', 'AGAINST',
-           'MARGIN', 'CHOICES', 'Data', 'Corpus', 'pose_features', 'world_of', 'features', 'corpus_of', 'rows_of',
-           'shared_signs', 'confusability', 'truth_of', 'train_truth', 'Reference', 'Select', 'Run', 'Row', 'Unmasked',
-           'words_of', 'data_of', 'tokens_of', 'similarities', 'model_of', 'Watch', 'epochs_of', 'record',
-           'trajectories_of', 'delta_for', 'sampler_of', 'Noted', 'meeting_metrics', 'scores', 'stage1', 'measure',
-           'posed', 'needs', 'Scale', 'main_rows', 'control_rows', 'sensitivity_rows', 'table_rows', 'Analysis',
-           'without_drift', 'word_overlap', 'detection', 'ranking', 'precision_of_as_many', 'analyse', 'again_of',
-           'analysis_needs', 'experiments', 'real_size', 'recipe_frame', 'table_cells', 'meeting_cells', 'effect_cells',
-           'effects_frame', 'class_cells', 'truth_cells', 'paper_claims', 'control_claims', 'truth_claims',
-           'course_figure', 'sensitivity_frame', 'effect_figure', 'meeting_figure', 'identity', 'choices_frame']
+           'PERMUTED', 'CURRICULA', 'SIMILARITIES', 'DETECTORS', 'TARGETS', 'PRINTED', 'SCORES', 'SHARED', 'MEETING',
+           'AGAINST', 'MARGIN', 'CHOICES', 'Data', 'Corpus', 'pose_features', 'world_of', 'features', 'corpus_of',
+           'rows_of', 'sign_groups', 'shared_signs', 'confusability', 'truth_of', 'train_truth', 'Reference', 'Select',
+           'Run', 'Row', 'Unmasked', 'words_of', 'data_of', 'tokens_of', 'similarities', 'model_of', 'Watch',
+           'epochs_of', 'record', 'trajectories_of', 'delta_for', 'sampler_of', 'Noted', 'meeting_metrics', 'scores',
+           'stage1', 'measure', 'posed', 'needs', 'Scale', 'main_rows', 'control_rows', 'sensitivity_rows',
+           'table_rows', 'Analysis', 'without_drift', 'word_overlap', 'detection', 'ranking', 'precision_of_as_many',
+           'analyse', 'again_of', 'analysis_needs', 'real_size', 'experiments', 'recipe_frame', 'named_for', 'placed',
+           'table_cells', 'meeting_cells', 'effect_cells', 'effects_frame', 'class_cells', 'truth_cells',
+           'paper_claims', 'control_claims', 'truth_claims', 'course_figure', 'sensitivity_frame', 'effect_figure',
+           'meeting_figure', 'identity', 'choices_frame']
 
 # %% ../../nbs/42_scl_tables.ipynb #c0e88b0e
 from dataclasses import dataclass, replace
@@ -33,8 +34,8 @@ from sklearn.metrics import roc_auc_score
 from ..audit import text_key
 from ..cico import evaluate_retrieval, text_groups
 from ..core import PALETTE, check_name, data_dir, set_seed, use_style
-from ..corpora import CorpusError, fingerprint, load_corpus
-from ..evidence import cell, cells_of, claim_of, effect_verdict, marked, paper_table, paper_value, with_interval
+from ..corpora import CorpusError, fingerprint, load_corpus, own_readers
+from ..evidence import cell, cells_of, claim_of, effect_verdict, marked, paper_table, paper_value, printed_on, table_on, with_interval
 from ..experiment import Experiment, Made, compute
 from ..gfslt import GFSLTConfig, GFSLTData, gfslt_config, load_mbart, load_resnet, mbart_pieces, score_texts, translate, translate_loss
 from ..metrics import seed_test
@@ -42,7 +43,7 @@ from ..pose import interpolate, normalise_shoulders
 from ..scl import CLASSES, EPSILONS, OnlineSelectionSampler, PairSelectionSampler, Recorder, SCLSLT, Trajectories, add_lora, class_sensitivity, delta_of, drift_share, ends_of, fill_similarity, load_visual_mbart, meetings, median_level, near_texts, new_trajectories, pair_similarity, plot_sensitivity, scl_loss, second_stage, thinned, trajectory_classes
 from ..signworld import Size, articulation_distance, make_world, rendered, sentence_motions, sentence_splits, sentences, world_fingerprint
 from ..slt import build_vocabulary
-from .signcl import REAL, Videos, Weights, check_there, origin_of, scored_as, videos_of
+from .signcl import REAL, Videos, Weights, check_there, corpus_name, dataset_of, origin_of, real_corpus, scored_as, videos_of
 from ..training import FitConfig, fit, to_device
 
 # %% ../../nbs/42_scl_tables.ipynb #8954debf
@@ -106,6 +107,10 @@ def _signs(glosses, n):
     for i, g in enumerate(glosses): p[i, list(g)] = 1
     return p
 
+def sign_groups(glosses):
+    "(N,) number of the group of sentences with the same signs; one without glosses is alone."
+    return np.asarray(text_groups([' '.join(map(str, sorted(g))) or f'sentence {i}' for i, g in enumerate(glosses)])[0])
+
 def shared_signs(glosses, n):
     "(N, N) Jaccard overlap of the signs of sentences."
     p = _signs(glosses, n); both = p @ p.T; size = p.sum(1)
@@ -120,8 +125,7 @@ def confusability(glosses, distance):
 # %% ../../nbs/42_scl_tables.ipynb #cf7f1602
 def truth_of(texts, glosses, distance, half=.5, alike=.1):
     "(N, N) number of the kind in `KINDS` of each pair of sentences; the diagonal is 0. Without distances of signs no pair looks alike."
-    text, sign = text_groups([text_key(t) for t in texts])[0], text_groups([' '.join(map(str, sorted(g))) for g in glosses])[0]
-    text, sign = np.asarray(text), np.asarray(sign); out = np.full((len(text),)*2, 4); n = 1 + max(map(max, filter(None, glosses)), default=0) if distance is None else len(distance)
+    text, sign = np.asarray(text_groups([text_key(t) for t in texts])[0]), sign_groups(glosses); out = np.full((len(text),)*2, 4); n = 1 + max(map(max, filter(None, glosses)), default=0) if distance is None else len(distance)
     if distance is not None: c = confusability(glosses, distance); out[c >= np.quantile(c[~np.eye(len(c), dtype=bool)], 1 - alike)] = 3
     for k, on in ((2, shared_signs(glosses, n) >= half), (1, sign[:, None] == sign), (0, text[:, None] == text)): out[on] = k
     return out
@@ -291,7 +295,7 @@ class Noted:
 # %% ../../nbs/42_scl_tables.ipynb #0275bda4
 def meeting_metrics(epochs, texts, glosses):
     "Pairs of one text in a batch, by epoch, and means of all epochs, of the last, and of pairs with the same signs in the last."
-    text, sign = (np.asarray(text_groups(x)[0]) for x in ([text_key(t) for t in texts], [' '.join(map(str, sorted(g))) for g in glosses]))
+    text, sign = np.asarray(text_groups([text_key(t) for t in texts])[0]), sign_groups(glosses)
     each = [meetings(b, text) for b in epochs]
     return {'pairs of one text': each, 'one text, all epochs': float(np.mean(each)), 'one text, last epoch': each[-1], 'same signs, last epoch': meetings(epochs[-1], sign)}
 
@@ -422,12 +426,12 @@ DETECTORS = {'H→H or L→H': (1, 2), 'L→H': (2,), 'all but H→L': (1, 2, 3)
 TARGETS = {'same signs': 1, 'half the signs': 2} # false up to this kind
 
 def detection(classes, kinds):
-    "{(detector, target): (precision, recall, base rate)} in percent over negatives, from classes and kinds (M,)."
+    "{(detector, target): (precision, recall, base rate)} in percent over negatives, from classes and kinds (M,); None for a share of nothing."
     out = {}
     for d, which in DETECTORS.items():
         for t, top in TARGETS.items():
             said, true = np.isin(classes, which), kinds <= top; both = (said & true).sum()
-            out[d, t] = tuple(100*float(x) for x in (both/max(said.sum(), 1), both/max(true.sum(), 1), true.mean()))
+            out[d, t] = tuple(100*float(both/k) if k else None for k in (said.sum(), true.sum())) + (100*float(true.mean()),)
     return out
 
 def ranking(scores, kinds):
@@ -459,19 +463,21 @@ def again_of(config): return replace(config.reference, again=1, every=config.int
 def analysis_needs(config): return [*posed(config.reference.data), (record, config.reference), (record, again_of(config))]
 
 # %% ../../nbs/42_scl_tables.ipynb #3df990bb
+def real_size(corpus, scale='paper'):
+    "The `Scale` of real videos: the paper's recipe, at 'gpu' with fewer epochs and tables. Raises `CorpusError` as `signbook.tables.signcl.real_corpus` and `check_there`."
+    z, short, real = SIZES['paper'], SIZES['gpu'], real_corpus(corpus); start = replace(z.run.start, language=real.start.language); check_there(corpus, start)
+    if scale == 'gpu': z = replace(z, run=replace(z.run, fit=replace(z.run.fit, epochs=short.run.fit.epochs)), second=replace(z.second, epochs=short.second.epochs), intervals=short.intervals, tables=short.tables)
+    return replace(z, run=replace(z.run, data=real.data, start=start))
+
 def experiments(scale='smoke', corpus='signworld', seeds=(0, 1, 2)):
-    "The experiments of this notebook: the trajectories, and all rows. Scale 'paper' is for real videos, the others for SignWorld; none at 'paper' on SignWorld. Raises `CorpusError` as `signbook.tables.signcl.check_there`."
-    check_name(corpus, ('signworld', *REAL), 'corpus', '42_scl_tables'); size = SIZES[scale]
+    "The experiments of this notebook: the trajectories, and all rows. Real videos, the papers' or those of a reader of yours, need 'gpu' or 'paper'; there is none at 'paper' on SignWorld. Raises `CorpusError` as `real_size`."
+    check_name(corpus, ('signworld', *REAL, *own_readers()), 'corpus', '42_scl_tables'); size = SIZES[check_name(scale, SIZES, 'scale', '42_scl_tables')]; known = {}
     if corpus == 'signworld' and scale == 'paper': return []
     if corpus != 'signworld':
-        if scale != 'paper': raise CorpusError(corpus, 'scale', 'paper, as its videos are real', scale)
-        size = real_size(size, corpus)
-    return [Experiment(f'trajectories {corpus}', analyse, {'reference': Analysis(size.reference(), size.intervals[1])}, tuple(seeds), analysis_needs), Experiment(f'scl {corpus}', measure, table_rows(size), tuple(seeds), needs)]
-
-def real_size(size, corpus):
-    "A `Scale` on real videos."
-    start = replace(size.run.start, language=REAL[corpus].start.language); check_there(corpus, start)
-    return replace(size, run=replace(size.run, data=REAL[corpus].data, start=start))
+        if scale not in ('gpu', 'paper'): raise CorpusError(corpus, 'scale', 'gpu or paper, as its videos are real', scale)
+        size, known = real_size(corpus, scale), {corpus: fingerprint(load_corpus(corpus))}
+    make = lambda name, unit, rows, needs: Experiment(f'{name} {corpus}', unit, rows, tuple(seeds), needs, known)
+    return [make('trajectories', analyse, {'reference': Analysis(size.reference(), size.intervals[1])}, analysis_needs), make('scl', measure, table_rows(size), needs)]
 
 # %% ../../nbs/42_scl_tables.ipynb #19d85c89
 def recipe_frame():
@@ -481,14 +487,24 @@ def recipe_frame():
     return pd.DataFrame({'printed': printed, **{s: dict(zip(printed, ours(z))) for s, z in SIZES.items()}}, dtype=object)
 
 # %% ../../nbs/42_scl_tables.ipynb #f49d4437
+PRINTED = ('ablation', 'curriculum', 'interval', 'aggregation', 'trajectory_classes')
 SCORES = {'BLEU-4': ('BLEU-4', '%'), 'ROUGE-L': ('ROUGE-L', '%')}
+
+def named_for(corpus, table):
+    "Name of a table for a corpus: a printed one keeps it where it was printed, and on SignWorld."
+    return table_on('sclslt', table, corpus, dataset_of(corpus)) if table in PRINTED else table
+
+def placed(cell):
+    "The cell of a row 'TABLE: ROW' in its table; its column is that of its corpus where the paper has one for each."
+    table, _, row = cell['row'].partition(': '); column = f"{dataset_of(cell['corpus'])} {cell['column']}"
+    own = table in PRINTED and any(c['name'] == column for c in paper_table('sclslt', table)['columns'])
+    return {**cell, 'table': named_for(cell['corpus'], table), 'row': row, 'column': column if own else cell['column']}
 
 def table_cells(outcome, scale):
     "Cells of all rows, table by table, with retrieval where the row has it."
     out = [c for c in outcome.cells('sclslt', '', SCORES, **origin_of(outcome), scale=scale, n='sentences')]
     out += [cell('sclslt', '', row, 'R@1', r.metrics['R@1'], **origin_of(outcome), scale=scale, n=r.metrics['sentences'], seed=s) for (row, s), r in outcome.records.items() if r.metrics['R@1'] is not None]
-    split = lambda row: row.partition(': ')[::2]
-    return [{**c, 'table': split(c['row'])[0], 'row': split(c['row'])[1]} for c in out]
+    return [placed(c) for c in out]
 
 def meeting_cells(outcome, scale):
     "Pairs of one text in a batch."
@@ -534,7 +550,7 @@ def class_cells(outcome, scale):
     out, long = [], dict(zip(CLASSES, ('high to low', 'high to high', 'low to high', 'low to low')))
     for s, m in _analyses(outcome).items():
         more = dict(**origin_of(outcome), scale=scale, seed=s)
-        out += [cell('sclslt', 'trajectory_classes', long[c], 'share of negatives', v, n=m['negatives'], **more) for c, v in m['shares'].items()]
+        out += [cell('sclslt', named_for(corpus_name(outcome), 'trajectory_classes'), long[c], 'share of negatives', v, n=m['negatives'], **more) for c, v in m['shares'].items()]
         out += [cell('sclslt', 'classes by kind', kind, c, v, n=m['pairs'][kind], **more) for kind, x in m['shares by kind'].items() if x for c, v in x.items()]
         out += [cell('sclslt', 'classes by kind', kind, 'negatives', n, n=n, unit='', **more) for kind, n in m['pairs'].items()]
         out += [cell('sclslt', 'class sensitivity', f"{r['hat']}, {r['rule']}, {r['eps']}", c, r[c], n=m['negatives'], **more) for r in m['sensitivity'] for c in CLASSES]
@@ -546,7 +562,7 @@ def truth_cells(outcome, scale):
     out = []
     for s, m in _analyses(outcome).items():
         more = dict(**origin_of(outcome), scale=scale, seed=s, n=m['negatives'])
-        out += [cell('sclslt', 'detection', f'{d}, against {t}', c, v, **more) for d, t, *x in m['detection'] for c, v in zip(('precision', 'recall', 'base rate'), x)]
+        out += [cell('sclslt', 'detection', f'{d}, against {t}', c, v, **more) for d, t, *x in m['detection'] for c, v in zip(('precision', 'recall', 'base rate'), x) if v is not None]
         out += [cell('sclslt', 'ranking', score, f'{name}, {t}', v, **more) for name, part in (('AUC', 'ranking'), ('precision of as many', 'as many')) for score, t, v in m[part] if v is not None]
         out += [cell('sclslt', 'drift', 'share of the variance of δ that a number per video and per text explains', '%', m['drift'], **more), cell('sclslt', 'drift', 'noisy negatives that a second training keeps', '%', m['again: noisy kept'], **more),
                 cell('sclslt', 'drift', 'the same if it were chance', '%', m['again: noisy expected'], **more), cell('sclslt', 'drift', 'rank correlation of δ of two trainings, × 100', '%', 100*m['again: δ'], **more)]
@@ -555,23 +571,23 @@ def truth_cells(outcome, scale):
 # %% ../../nbs/42_scl_tables.ipynb #a3996280
 MARGIN = 1.
 
-def _claim(outcome, id, text, a, b, metric='BLEU-4', printed=None, note='', margin=None, better='higher', unit='points'):
-    "Claim about the difference of rows `a` and `b` ('table: row'); none where the run has not both."
+def _claim(outcome, id, text, a, b, metric='BLEU-4', printed=None, note='', margin=None, better='higher', unit='points', table='ablation'):
+    "Claim about the difference of rows `a` and `b` ('table: row'); none where the run has not both. The size printed in `table` counts on the corpus of that table."
     if a not in outcome.rows or b not in outcome.rows: return []
     x, y = outcome.pairs(a, b, metric)
-    return [claim_of(seed_test(x, y, margin=margin) if x else None, f'scl-{id}', text, paper='sclslt', **origin_of(outcome), unit=unit, printed=printed, better=better, note=note)]
+    return [claim_of(seed_test(x, y, margin=margin) if x else None, f'scl-{id}', text, paper='sclslt', **origin_of(outcome), unit=unit, printed=printed, claimed=printed if printed_on('sclslt', table, dataset_of(corpus_name(outcome))) else None, better=better, note=note)]
 
 def _gain(table, a, b, column='BLEU-4'): return round(paper_value('sclslt', table, a, column) - paper_value('sclslt', table, b, column), 2)
 
 def paper_claims(o):
     "What the paper's tables say about BLEU-4."
-    p, row = 'PHOENIX-2014T BLEU-4', lambda n: f'ablation: {n}'; gain = lambda a, b: _gain('ablation', a, b, p)
+    here = dataset_of(corpus_name(o)); p, row = f"{here if printed_on('sclslt', 'ablation', here) else 'PHOENIX-2014T'} BLEU-4", lambda n: f'ablation: {n}'; gain = lambda a, b: _gain('ablation', a, b, p)
     out = _claim(o, 'cl', 'Plain contrast raises BLEU-4 over the baseline', row(CL), row(BASELINE), printed=gain(CL, BASELINE)) + _claim(o, 'scl', 'Selective contrast raises BLEU-4 over the baseline', row(SCL), row(BASELINE), printed=gain(SCL, BASELINE))
     out += _claim(o, 'selection', 'Selective contrast raises BLEU-4 over plain contrast, one stage', row(SCL), row(CL), printed=gain(SCL, CL)) + _claim(o, 'selection-two', 'Selective contrast raises BLEU-4 over plain contrast, two stages', row(SCL2), row(CL2), printed=gain(SCL2, CL2))
     out += _claim(o, 'second', 'A second stage raises BLEU-4 of selective contrast', row(SCL2), row(SCL), printed=gain(SCL2, SCL), note='the first stage alone has fewer epochs')
-    for n in ('hard only', 'easy only', 'linear', 'sqrt'): out += _claim(o, f"log-{n.split()[0]}", f'The log curriculum has a higher BLEU-4 than {n}', row(SCL), f'curriculum: {n}', printed=_gain('curriculum', 'log', n))
-    for n, k in (('short', '1 epoch'), ('long', '10 epochs')): out += _claim(o, f'interval-{n}', f'The usual interval of checkpoints has a higher BLEU-4 than a {n} one', row(SCL), f'interval: {n}', printed=_gain('interval', '5 epochs', k))
-    for n in ('CLS token', 'mean'): out += _claim(o, f"cico-{n.split()[0].lower()}", f"CiCo's similarity has a higher BLEU-4 than {n}", row(SCL), f'aggregation: {n}', printed=_gain('aggregation', 'CiCo', n))
+    for n in ('hard only', 'easy only', 'linear', 'sqrt'): out += _claim(o, f"log-{n.split()[0]}", f'The log curriculum has a higher BLEU-4 than {n}', row(SCL), f'curriculum: {n}', table='curriculum', printed=_gain('curriculum', 'log', n))
+    for n, k in (('short', '1 epoch'), ('long', '10 epochs')): out += _claim(o, f'interval-{n}', f'The usual interval of checkpoints has a higher BLEU-4 than a {n} one', row(SCL), f'interval: {n}', table='interval', printed=_gain('interval', '5 epochs', k))
+    for n in ('CLS token', 'mean'): out += _claim(o, f"cico-{n.split()[0].lower()}", f"CiCo's similarity has a higher BLEU-4 than {n}", row(SCL), f'aggregation: {n}', table='aggregation', printed=_gain('aggregation', 'CiCo', n))
     return out
 
 # %% ../../nbs/42_scl_tables.ipynb #79c11354

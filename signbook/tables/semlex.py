@@ -7,15 +7,16 @@ __all__ = ['UPPER12', 'LOADED', 'BASELINES', 'ATTRIBUTES', 'SIZES', 'NAMES', 'FO
            'Clips', 'graph_of', 'cut', 'stack', 'world_of', 'world_clips', 'load_real', 'splits_of', 'phonology_of',
            'wlasl_labels', 'corpus_clips', 'clips_of', 'at', 'flat', 'dtw', 'Baseline', 'nearest_scores',
            'baseline_scores', 'ranks', 'baseline', 'Net', 'masked_frames', 'with_motion', 'TemporalNet', 'encoder_of',
-           'Training', 'training_clips', 'covered', 'predict', 'adapted', 'stages', 'train', 'feature_scores',
-           'feature_metrics', 'sign_codes', 'differing', 'confusion_metrics', 'signer_attributes', 'signer_metrics',
-           'context_metrics', 'selection_metrics', 'recognise', 'absent_metrics', 'Shortcut', 'shortcut_labels',
-           'colours', 'clip_numbers', 'clip_pictures', 'PictureNet', 'shortcut_clips', 'shortcut_unit', 'Scale',
-           'networks', 'isr_rows', 'shot_rows', 'defect_rows', 'shortcut_rows', 'measure', 'world_experiments',
-           'by_table', 'Recipe', 'recipe_of', 'real_experiments', 'experiments', 'isr_cells', 'feature_cells',
-           'shot_cells', 'drop_cells', 'confusion_cells', 'signer_table', 'signer_cells', 'defect_cells',
-           'padding_cells', 'wlasl_cells', 'real_cells', 'world_rows', 'gain_claim', 'world_claims', 'real_claims',
-           'feature_figure', 'shot_figure', 'shortcut_figure', 'confusion_figure', 'identity']
+           'Training', 'training_clips', 'covered', 'predict', 'adapted', 'heads_by_epoch', 'Shuffled', 'train',
+           'feature_scores', 'feature_metrics', 'sign_codes', 'differing', 'confusion_metrics', 'signer_attributes',
+           'signer_metrics', 'context_metrics', 'selection_metrics', 'recognise', 'absent_metrics', 'Shortcut',
+           'shortcut_labels', 'colours', 'clip_numbers', 'clip_pictures', 'PictureNet', 'shortcut_clips',
+           'shortcut_unit', 'Scale', 'networks', 'isr_rows', 'shot_rows', 'defect_rows', 'shortcut_rows', 'measure',
+           'world_experiments', 'by_table', 'Recipe', 'recipe_of', 'real_experiments', 'experiments', 'isr_cells',
+           'feature_cells', 'shot_cells', 'drop_cells', 'confusion_cells', 'histogram_cells', 'signer_table',
+           'signer_cells', 'defect_cells', 'padding_cells', 'wlasl_cells', 'real_cells', 'world_rows', 'gain_claim',
+           'world_claims', 'real_claims', 'feature_figure', 'shot_figure', 'shortcut_figure', 'confusion_figure',
+           'identity']
 
 # %% ../../nbs/11_semlex.ipynb #4ed3757c
 import copy, math, warnings
@@ -37,7 +38,7 @@ from sklearn.preprocessing import StandardScaler
 
 # %% ../../nbs/11_semlex.ipynb #22b85699
 from ..core import PALETTE, InputError, check_name, set_seed, use_style
-from ..corpora import fetch_command, fingerprint, load_corpus, missing_files, own_readers, present
+from ..corpora import CorpusError, fetch_command, fingerprint, load_corpus, missing_files, own_readers, present
 from ..evidence import cell, cells_of, claim_of, not_run, paper_value
 from ..experiment import Experiment, Made
 from ..metrics import mean_reciprocal_rank, seed_test, topk_accuracy
@@ -45,7 +46,7 @@ from ..phonology import FEATURES, feature_names
 from ..pose import JOINT_SETS, JointSet, interpolate, joint_set, normalise_shoulders, resample, select, trim
 from ..signworld import Size, isolated_labels, look_of, make_world, perform, plan_clips, render, sign_clips, world_fingerprint
 from ..slgcn import BLOCKS, SLGCN, Recogniser, augmented, curriculum, feature_sizes, feature_targets, multitask_loss, phonology_scores, used_heads
-from ..training import FitConfig, fit, mask_of
+from ..training import FitConfig, fit, length_batches, mask_of
 
 # %% ../../nbs/11_semlex.ipynb #e5cd07e4
 UPPER12 = JointSet('kinect12', JOINT_SETS['kinect20'].joints[:12], [e for e in JOINT_SETS['kinect20'].edges if max(e) < 12], [p for p in JOINT_SETS['kinect20'].pairs if max(p) < 12], {'body': tuple(range(12))}, root=1, y_up=True)
@@ -128,8 +129,7 @@ def phonology_of(corpus):
 
 def wlasl_labels():
     "WLASL's labels joined to ASL-LEX, or None where they are absent."
-    try: return load_corpus('wlasl-asllex')
-    except InputError: return None
+    return load_corpus('wlasl-asllex') if present('wlasl-asllex') else None
 
 # %% ../../nbs/11_semlex.ipynb #95ed8ab9
 def corpus_clips(data):
@@ -157,7 +157,7 @@ def flat(x):
     return torch.tensor(filled).flatten(2)
 
 def dtw(a, b, block=64):
-    "(N, M) DTW distances of sequences a (N, T, D) and b (M, T, D): mean Euclidean step along the best path, all pairs at once."
+    "(N, M) DTW distances of sequences a (N, T, D) and b (M, T, D): sum of Euclidean steps along the best path over the frames of a, all pairs at once."
     out = []
     for part in a.split(block):
         d = torch.cdist(part.flatten(0, 1), b.flatten(0, 1)).view(len(part), a.shape[1], len(b), b.shape[1]).permute(1, 3, 0, 2)
@@ -184,7 +184,7 @@ def nearest_scores(distance, gloss, n):
 def baseline_scores(kind, clips, train, test):
     "(N, G) scores of a baseline on the clips `test`."
     G, y = len(clips.names), clips.gloss[train]
-    if kind == 'majority': return torch.bincount(y, minlength=G).float().add(-1e-6*torch.arange(G)).expand(len(test), -1)
+    if kind == 'majority': return torch.bincount(y, minlength=G).double().add(-1e-6*torch.arange(G)).expand(len(test), -1)
     x = flat(clips.x); a, b = x[train], x[test]
     if kind == 'dtw': return nearest_scores(dtw(b, a), y, G)
     if kind == 'nearest': return nearest_scores(torch.cdist(b.flatten(1), a.flatten(1)), y, G)
@@ -204,11 +204,11 @@ def ranks(scores, gloss, prefix=''):
     return {**{f'{prefix}top-{k}': topk_accuracy(s, y, k) for k in (1, 3, 5)}, f'{prefix}MRR': mean_reciprocal_rank(s, y)}
 
 def baseline(config, seed, device='cpu'):
-    "Unit function: a baseline on unseen ('test') and, on SignWorld, on seen signers ('dev')."
+    "Unit function: a baseline on 'test' and, with the prefix 'seen', on 'dev' where there is one: on SignWorld, and where a signer is held out, clips of signers that training has."
     clips = clips_of(config.data, seed if config.data.corpus == 'signworld' else 0)
     train, test, dev = (at(clips, s) for s in ('train', 'test', 'dev'))
     scores = baseline_scores(config.kind, clips, train, np.concatenate([test, dev]))
-    return {**ranks(scores[:len(test)], clips.gloss[test]), 'clips': len(test), 'train clips': len(train), **(ranks(scores[len(test):], clips.gloss[dev], 'seen ') if len(dev) else {})}
+    return {**ranks(scores[:len(test)], clips.gloss[test]), 'clips': len(test), 'train clips': len(train), **(ranks(scores[len(test):], clips.gloss[dev], 'seen ') | {'seen clips': len(dev)} if len(dev) else {})}
 
 # %% ../../nbs/11_semlex.ipynb #595c3c7f
 @dataclass(frozen=True)
@@ -307,11 +307,16 @@ def adapted(model, clips, index, device='cpu'):
     with torch.no_grad(): model(clips.x[index].to(device), clips.lengths[index].to(device))
     return model.eval()
 
-def stages(config, use):
-    "(heads, epochs) of each stage of training: one, or 16 with a feature more in each and as many epochs in all."
-    if not config.curriculum: return [(use, config.fit.epochs)]
-    heads = curriculum(use)
-    return [(h, max(1, config.fit.epochs - len(heads) + 1) if k == 0 else 1) for k, h in enumerate(heads)]
+def heads_by_epoch(config, use):
+    "The heads that learn in each epoch: all of `use`, or by a curriculum a feature more from epoch to epoch until all learn in the last; too few epochs bring several features at once, further ones go to the first feature."
+    E = config.fit.epochs; steps = curriculum(use) if config.curriculum else [use]
+    return [steps[max(0, e - E + len(steps)) if E >= len(steps) else -(-len(steps)*(e + 1)//E) - 1] for e in range(E)]
+
+class Shuffled:
+    "The batches that `fit` would draw, with the number of the epoch that is on."
+    def __init__(self, n, config, seed): self.n, self.config, self.seed, self.epoch = n, config, seed, 0
+    def set_epoch(self, epoch): self.epoch = epoch
+    def __iter__(self): return iter(length_batches(np.zeros(self.n), self.config.batch_size, self.seed, self.epoch, drop_last=self.config.drop_last))
 
 def train(config, clips, seed, device='cpu'):
     "(model, history) of a `Training`."
@@ -323,11 +328,9 @@ def train(config, clips, seed, device='cpu'):
         i = index[i]; n = clips.lengths[i]
         return augmented(clips.x[i][:, :int(n.max())], zoom=config.zoom, move=config.move), n, clips.gloss[i], targets[i]
     seen = lambda split: lambda m: {'top-1': topk_accuracy(predict(m, clips, at(clips, split), device)[0], clips.gloss[at(clips, split)])}
-    watch, history = {s: seen(s) for s in ('dev', 'test')} if config.watch else None, []
-    for heads, epochs in stages(config, use):
-        loss = lambda model, b: multitask_loss(model, model(b[0], b[1]), b[2], b[3], heads, config.weighting, config.smoothing)
-        history += fit(model, loss, batch, len(index), replace(config.fit, epochs=epochs), seed=seed, device=device, dev=seen('dev') if config.fit.monitor else None, watch=watch, progress=False).history
-    return model, history
+    watch, heads, order = {s: seen(s) for s in ('dev', 'test')} if config.watch else None, heads_by_epoch(config, use), Shuffled(len(index), config.fit, seed)
+    loss = lambda model, b: multitask_loss(model, model(b[0], b[1]), b[2], b[3], heads[order.epoch], config.weighting, config.smoothing)
+    return model, fit(model, loss, batch, len(index), config.fit, seed=seed, device=device, batches=order, dev=seen('dev') if config.fit.monitor else None, watch=watch, progress=False).history
 
 # %% ../../nbs/11_semlex.ipynb #06aa27cc
 def feature_scores(logits, codes, train_codes):
@@ -407,7 +410,7 @@ def recognise(config, seed, device='cpu'):
     shown = [z[:, :n] for z, n in zip(both[1:], feature_sizes())]
     scores = torch.tensor(phonology_scores(shown, codes)) if config.targets == 'features' else both[0]
     y, k = clips.gloss[np.concatenate([test, dev])], len(test)
-    out = {**ranks(scores[:k], y[:k]), 'clips': k, 'train clips': len(learned), 'parameters': sum(p.numel() for p in model.parameters()), **(ranks(scores[k:], y[k:], 'seen ') if len(dev) else {}), 'MRR, released': mean_reciprocal_rank(scores[:k].numpy(), y[:k].numpy(), 'openhands')}
+    out = {**ranks(scores[:k], y[:k]), 'clips': k, 'train clips': len(learned), 'parameters': sum(p.numel() for p in model.parameters()), **(ranks(scores[k:], y[k:], 'seen ') | {'seen clips': len(dev)} if len(dev) else {}), 'MRR, released': mean_reciprocal_rank(scores[:k].numpy(), y[:k].numpy(), 'openhands')}
     if config.targets != 'gloss': out |= feature_metrics({n: v for n, v in feature_scores([z[:k] for z in shown], clips.codes[test], clips.codes[learned]).items() if 1 + feature_names().index(n) in used_heads(config.targets, config.without)})
     if config.absent == 'class' or config.coverage < 1: out |= absent_metrics(config, clips, both, learned, test, seed)
     if config.targets != 'features': out |= confusion_metrics(scores[:k], y[:k], codes)
@@ -420,14 +423,15 @@ def recognise(config, seed, device='cpu'):
 
 # %% ../../nbs/11_semlex.ipynb #6112af52
 def absent_metrics(config, clips, logits, learned, test, seed):
-    "Mean feature accuracy where only some signs have phonology: 'counted' as released (no phonology is a class and counts) with its majority, and on the clips to which a feature applies."
+    "Mean feature accuracy where only some signs have phonology: 'counted' as released (no phonology is a class and counts) with its majority, and on the clips to which a feature applies, with the majority there."
     codes = covered(clips.codes, clips.gloss, config.coverage, seed)
     y, t = feature_targets(codes[test], 'class'), feature_targets(codes[learned], 'class')
     right = torch.stack([z[:len(test)].argmax(1) for z in logits[1:]], 1) == y
     usual = torch.stack([torch.bincount(c).argmax() for c in t.T]) == y
     on = codes[test] >= 0
     share = lambda hit: 100*float(np.mean([hit[:, k][on[:, k]].float().mean() for k in range(len(FEATURES)) if on[:, k].any()]))
-    return {'counted': 100*float(right.float().mean()), 'counted, majority': 100*float(usual.float().mean()), 'applicable': share(right)}
+    most = torch.tensor([np.bincount(c[c >= 0], minlength=1).argmax() for c in np.asarray(codes[learned]).T])
+    return {'counted': 100*float(right.float().mean()), 'counted, majority': 100*float(usual.float().mean()), 'applicable': share(right), 'applicable, majority': share(most == torch.as_tensor(codes[test]))}
 
 # %% ../../nbs/11_semlex.ipynb #91d93119
 @dataclass(frozen=True)
@@ -592,7 +596,7 @@ def by_table(outcome):
 # %% ../../nbs/11_semlex.ipynb #cd668f2f
 FOLDS = {'isl30': tuple(f'S{k:02d}' for k in range(1, 11)), 'asl-mediapipe': ('R2', 'R1')} # signers held out; other corpora have a split of their own
 CHOSEN_ON, OTHERS = {'isl30': ('S01', 'S02', 'S05', 'S08')}, 'signers not chosen on' # signers seen while the network was chosen
-_RECIPE = FitConfig(epochs=150, batch_size=32, optimizer='adam', lr=1e-3, schedule='cosine', drop_last=True, monitor='top-1', patience=80) # semlex.md's nearest official recipe, but selected on dev
+_RECIPE = FitConfig(epochs=150, batch_size=32, optimizer='adam', lr=1e-3, schedule='cosine', drop_last=True, monitor='top-1', patience=80) # near the official recipe, selected on dev
 _SMOKE = Net(channels=(16,)), FitConfig(epochs=1)
 
 class Recipe(NamedTuple):
@@ -618,7 +622,8 @@ def recipe_of(corpus, scale):
 def real_experiments(corpus, scale, seeds):
     "Baselines and recognisers by fold; rows are named 'method / fold'."
     data, net, fit, zoom, move, smoothing = recipe_of(corpus, scale); loaded = load_real(corpus)
-    folds = {f: replace(data, test=f) for f in FOLDS.get(corpus, ('',))}
+    folds = {f: replace(data, test=f) for f in FOLDS.get(corpus, ('',))}; found = set(splits_of(loaded, next(iter(folds)))); need = ('train', 'dev', 'test') if fit.monitor else ('train', 'test')
+    if not found >= set(need): raise CorpusError(corpus, 'split', ', '.join('val' if s == 'dev' else s for s in need), ', '.join('val' if s == 'dev' else s or 'none' for s in sorted(found)))
     targets = ('gloss', 'both') if corpus not in FOLDS and (phonology_of(loaded) >= 0).any() else ('gloss',)
     kinds = {n: k for n, k in BASELINES.items() if len(loaded) < 5000 or k != 'dtw'}
     rows = {f'{n} / {f}': c for f, d in folds.items() for n, c in [*((n, Baseline(replace(d, frames=min(d.frames, 48), rate=0.), k)) for n, k in kinds.items()), *((f'{net.kind} network, {NAMES[t]}', Training(d, net, fit, t, zoom=zoom, move=move, smoothing=smoothing)) for t in targets)]}
@@ -637,7 +642,7 @@ def isr_cells(done, scale):
     "Recognition, on unseen and seen signers; SL-GCN's rows are those of the paper's table."
     here = dict(evidence='mechanism', corpus='signworld', scale=scale, n='clips')
     out = [c for c in done['isr'].cells('semlex', 'isr', ISR, **here)]
-    out += [c for c in done['isr'].cells('semlex', 'signers', {'top-1': ('unseen signers', '%'), 'seen top-1': ('seen signers', '%')}, **here)]
+    for m, column, k in (('top-1', 'unseen signers', 'clips'), ('seen top-1', 'seen signers', 'seen clips')): out += done['isr'].cells('semlex', 'signers', {m: (column, '%')}, **{**here, 'n': k})
     return out
 
 def feature_cells(outcome, row, scale):
@@ -675,6 +680,11 @@ def confusion_cells(outcome, row, scale):
     columns = ('confused, differing', 'random, differing', 'confused, median', 'random, median', 'confusion rho')
     return [cell('semlex', 'confusions', 'pairs of signs', c, r.metrics[c], evidence='mechanism', corpus='signworld', scale=scale, n=r.metrics['clips'], seed=s, unit='') for (n, s), r in outcome.records.items() if n == row and columns[0] in r.metrics for c in columns]
 
+def histogram_cells(outcome, row, scale):
+    "Shares of confused and of all pairs of signs by the number of features in which they differ."
+    found = [(s, k, r.metrics[f'{k} histogram'], r.metrics['clips']) for (n, s), r in outcome.records.items() if n == row and 'confused histogram' in r.metrics for k in ('confused', 'random')]
+    return [cell('semlex', 'differing features', f'{i}', f'{k} pairs', 100*v/sum(h), evidence='mechanism', corpus='signworld', scale=scale, n=n, seed=s) for s, k, h, n in found for i, v in enumerate(h)]
+
 def signer_table(outcome, row, least=5):
     "DataFrame of the test signers of all seeds with at least `least` clips: seed, signer, top-1, clips, attributes."
     out = []
@@ -699,8 +709,8 @@ def defect_cells(done, size, scale):
     "One row per defect: as released, done properly, and the difference."
     isr, defects = done['isr'], done['defects']; row = f'plain, {NAMES["both"]}'
     named = {'MRR off by one': (isr, row, 'MRR, released', isr, row, 'MRR'), 'epoch selected on test': (isr, row, 'selected on test', isr, row, 'selected on dev'),
-             'no phonology as a class, accuracy': (defects, 'no phonology as a class', 'counted', defects, 'no phonology as a class', 'applicable'),
-             'no phonology as a class, majority': (defects, 'no phonology as a class', 'counted, majority', isr, row, 'features, majority'),
+             'no phonology as a class, accuracy': (defects, 'no phonology as a class', 'counted', defects, 'no phonology masked', 'applicable'),
+             'no phonology as a class, majority': (defects, 'no phonology as a class', 'counted, majority', defects, 'no phonology masked', 'applicable, majority'),
              'padding counts: in a batch / alone': (defects, 'padding as released', 'top-1, padded', defects, 'padding as released', 'top-1, alone'),
              'padding masked: in a batch / alone': (defects, 'padding masked', 'top-1, padded', defects, 'padding masked', 'top-1, alone'),
              **{f'{100*x:.0f} % of test in training': (defects, f'{100*x:.0f} % of test in training', 'top-1', isr, row, 'top-1') for x in size.leaks}}
@@ -743,7 +753,7 @@ def real_cells(outcomes, corpus, scale):
 def world_rows(done, size, scale):
     "All result cells of a run on SignWorld."
     net = next(iter(networks(size))); row = f'{net}, {NAMES["both"]}'
-    return [*isr_cells(done, scale), *feature_cells(done['isr'], row, scale), *shot_cells(done, size, scale), *drop_cells(done, scale), *confusion_cells(done['isr'], f'plain, {NAMES["both"]}', scale),
+    return [*isr_cells(done, scale), *feature_cells(done['isr'], row, scale), *shot_cells(done, size, scale), *drop_cells(done, scale), *confusion_cells(done['isr'], f'plain, {NAMES["both"]}', scale), *histogram_cells(done['isr'], f'plain, {NAMES["both"]}', scale),
             *signer_cells(signer_table(done['isr'], f'plain, {NAMES["both"]}'), scale), *defect_cells(done, size, scale), *padding_cells(done['defects'], scale), *wlasl_cells(scale)]
 
 # %% ../../nbs/11_semlex.ipynb #b32dd493
@@ -820,14 +830,12 @@ def shortcut_figure(result):
     return fig
 
 # %% ../../nbs/11_semlex.ipynb #99371b61
-def confusion_figure(outcome, row):
-    "In how many features confused and random pairs of signs differ: shares over 0..16, all seeds together."
-    use_style(); fig, ax = plt.subplots(figsize=(6, 3))
-    found = [r.metrics for (name, _), r in outcome.records.items() if name == row and 'confused histogram' in r.metrics]
-    for k, (key, colour) in enumerate((('random', PALETTE['paper']), ('confused', PALETTE['ours']))):
-        h = np.sum([m[f'{key} histogram'] for m in found], 0)
-        ax.bar(np.arange(17) + .4*(k - .5), 100*h/h.sum(), .38, color=colour, label=f'{key} pairs')
-    ax.set(xlabel='features in which two signs differ', ylabel='share (%)', title='Confusions and phonology'); ax.legend()
+def confusion_figure(result):
+    "In how many features confused and random pairs of signs differ: shares over 0..16, means over seeds."
+    use_style(); fig, ax = plt.subplots(figsize=(6, 3)); c = cells_of(result, 'differing features')
+    for k, (name, colour) in enumerate((('random pairs', PALETTE['paper']), ('confused pairs', PALETTE['ours']))):
+        ax.bar(np.arange(17) + .4*(k - .5), [c[f'{i}', name]['value'] if (f'{i}', name) in c else 0 for i in range(17)], .38, color=colour, label=name)
+    ax.set(xlabel='features in which two signs differ', ylabel='share (%)', title='Confusions and phonology', xticks=range(0, 17, 2)); ax.legend()
     return fig
 
 # %% ../../nbs/11_semlex.ipynb #3b593f6a
