@@ -10,10 +10,11 @@ __all__ = ['MINERS', 'NAMES', 'RATE', 'TOP', 'SIZES', 'BACKBONES', 'FEATURES', '
            'coarse_metrics', 'dev_score', 'names_of', 'keywords', 'only', 'train', 'trained', 'retriever_of',
            'mined_signs', 'visual_table', 'category_table', 'Mining', 'semantic_tables', 'true_tables', 'quality',
            'hardness', 'mining', 'scores_of', 'fine_metrics', 'any_other', 'true_pairs', 'pair_metrics', 'own_table',
-           'table_for', 'measure', 'Row', 'needs', 'Scale', 'row_name', 'table_rows', 'experiments', 'mined_of',
-           'named_for', 'renamed', 'table_cells', 'sweep_effects', 'pair_cells', 'generator_cells', 'mining_cells',
-           'quality_cells', 'selection_cells', 'replace_rows', 'gains', 'gain_cells', 'printed_gain', 'all_claims',
-           'hardness_claim', 'fine_figure', 'sweep_figure', 'gain_figure', 'identity', 'fine_files', 'save_scores']
+           'table_for', 'measure', 'Row', 'needs', 'Scale', 'row_name', 'table_rows', 'dataset_of', 'experiments',
+           'mined_of', 'named_for', 'renamed', 'table_cells', 'sweep_effects', 'pair_cells', 'generator_cells',
+           'mining_cells', 'quality_cells', 'selection_cells', 'replace_rows', 'gains', 'gain_cells', 'printed_gain',
+           'all_claims', 'hardness_claim', 'fine_figure', 'sweep_figure', 'gain_figure', 'identity', 'fine_files',
+           'save_scores']
 
 # %% ../../nbs/51_san_tables.ipynb #67bd73cf
 import random
@@ -196,8 +197,8 @@ def _by_words(model, v, vm, sets):
     return [_pooled_scores(v, vm, c @ words/c.sum(-1, keepdim=True)) for c in counts]
 
 def _pooled_scores(v, vm, t):
-    v, t = F.normalize(pool_tokens(v, vm), dim=-1), F.normalize(t, dim=-1)
-    return (v @ t.T if t.ndim == 2 else (v[:, None]*t).sum(-1),)*2
+    v, t = F.normalize(pool_tokens(v, vm).float(), dim=-1), F.normalize(t.float(), dim=-1)
+    with torch.autocast(v.device.type, enabled=False): return (v @ t.T if t.ndim == 2 else (v[:, None]*t).sum(-1),)*2
 
 def _by_tokens(model, v, vm, sets):
     "As `caption_scores`, for any text tower."
@@ -406,12 +407,15 @@ def scores_of(model, videos, index, captions, device='cpu', batch=64):
     return out
 
 def fine_metrics(model, videos, fine, device='cpu'):
-    "V2T R@1, R@5, R@10 and MRR of the fine test, its R@1 against each generator alone, and how many candidates a caption has."
+    "V2T R@1, R@5, R@10 and MRR of the fine test, its R@1 against each generator alone, and how many captions were asked against how many candidates; a caption without a candidate is not asked, and what nobody was asked is None."
     flat, who = fine.flat(); scores = scores_of(model, videos, at(videos, 'test'), [[c, *f] for c, f in zip(fine.captions, flat)], device)
     s = np.stack([np.pad(x, (0, max(map(len, scores)) - len(x))) for x in scores]); kind = np.array([['own', *w, *['']*(s.shape[1] - 1 - len(w))] for w in who])
-    metrics = lambda valid: rank_metrics(retrieval_ranks(s, np.zeros(len(s), int), valid=valid).ranks)
-    short = lambda m: {k.replace('R', 'R@') if k[1:].isdigit() else k: v for k, v in m.items()}
-    return {**{f'fine {k}': v for k, v in short(metrics(kind != '')).items()}, **{f'fine R@1, {g}': metrics(np.isin(kind, ('own', g)))['R1'] for g in fine.candidates[0]}, 'candidates': float(np.mean([len(f) for f in flat]))}
+    def metrics(valid):
+        on = valid[:, 1:].any(1); m = rank_metrics(retrieval_ranks(s[on], np.zeros(on.sum(), int), valid=valid[on]).ranks) if on.any() else dict.fromkeys(('R1', 'R5', 'R10', 'MRR'))
+        return {k.replace('R', 'R@') if k[1:].isdigit() else k: v for k, v in m.items()}, int(on.sum()), float(valid[on, 1:].sum(1).mean()) if on.any() else 0.
+    whole, asked, mean = metrics(kind != ''); out = {**{f'fine {k}': v for k, v in whole.items()}, 'captions': asked, 'candidates': mean}
+    for g in fine.candidates[0]: m, *of = metrics(np.isin(kind, ('own', g))); out |= {f'fine R@1, {g}': m['R@1'], f'captions, {g}': of[0], f'candidates, {g}': of[1]}
+    return out
 
 # %% ../../nbs/51_san_tables.ipynb #25dec4e4
 def any_other(seed, index, n, rng):
@@ -457,7 +461,7 @@ def measure(config, seed, device='cpu'):
     videos, made = videos_of(row.data, seed), compute(mining, mined, seed).metrics
     own = own_table(config.candidates, names_of(videos)) if config.candidates else None; table = table_for(row, made, own)
     model, history = train(row, videos, table, seed, device) if table is not None or row.loss != 'cico' else retriever_of(row, seed, device)
-    out = {**coarse_metrics(model, videos, 'test', device), **fine_metrics(model, videos, FineSet(**made['fine']), device), 'videos': len(at(videos, 'test')), 'parameters': sum(p.numel() for p in model.parameters())}
+    out = {**coarse_metrics(model, videos, 'test', device), **fine_metrics(model, videos, FineSet(**made['fine']), device), 'videos': len(at(videos, 'test')), 'negatives': sum(map(len, (table or {}).values())), 'parameters': sum(p.numel() for p in model.parameters())}
     if row.data.corpus == 'signworld': out |= pair_metrics(model, videos, made['pairs'], device)
     if own and row.data.corpus == 'signworld': out |= {'table': quality(own, truth_of(row.data, seed, names_of(videos)))}
     if row.watch: test, dev = ([h[k] for h in history if k in h] for k in ('test/R1', 'R1')); out |= {'selected on test': max(test), 'selected on dev': test[int(np.argmax(dev))], 'last epoch': test[-1]}
@@ -479,6 +483,7 @@ class Scale:
     base: Training
     miners: dict = None   # {backbone: miners}
     sweeps: tuple = ()    # (name, changes)
+    pooled_batch: int = 0 # of the pooled retriever, where it has its own
 
 _BOTH = {'token': tuple(MINERS), 'pooled': tuple(MINERS)}
 _SWEEPS = (('α = 0.5', dict(alpha=.5)), ('α = 0.9', dict(alpha=.9)), ('β = 0.5', dict(beta=.5)), ('β = 0.9', dict(beta=.9)), ('λ = 0.1', dict(lam=.1)), ('λ = 1', dict(lam=1.)), ('N_swap = 1', dict(swap=1)), ('N_swap = 3', dict(swap=3)), ('N_hard = 2', dict(hard=2)), ('N_hard = 10', dict(hard=10)), ('captions as released', dict(released=True)))
@@ -486,7 +491,7 @@ _FIT = FitConfig(epochs=8, batch_size=32, lr=4e-3, weight_decay=.01, warmup=1., 
 SIZES = {'smoke': Scale(Training(Data(glosses=60, sentences=(64, 16, 24), every=8, tokens=16), Net(dim=16), replace(_FIT, epochs=2, warmup=0.), FitConfig(epochs=2, batch_size=64, lr=3e-3)), {'token': ('none', 'vectors', 'san', 'nearest'), 'pooled': ('none', 'san')}, _SWEEPS[1:2]),
          'cpu': Scale(Training(Data(), Net(), _FIT), _BOTH, tuple(s for s in _SWEEPS if '=' in s[0])),
          'gpu': Scale(Training(Data(concepts=200, sentences=(7096, 519, 642), every=2, tokens=64), Net(dim=256, layers=2, text_layers=1), replace(_FIT, epochs=20, batch_size=128, lr=1e-3), FitConfig(epochs=10, batch_size=128, lr=1e-3), swapped=.5), _BOTH, _SWEEPS)}
-SIZES['paper'] = replace(SIZES['gpu'], base=replace(SIZES['gpu'].base, net=Net(dim=512, layers=3, text_layers=3), fit=FitConfig(epochs=100, batch_size=256, optimizer='sgd', lr=1e-2, every=5)))
+SIZES['paper'] = replace(SIZES['gpu'], base=replace(SIZES['gpu'].base, net=Net(dim=512, layers=3, text_layers=3), fit=FitConfig(epochs=100, batch_size=256, optimizer='sgd', lr=1e-2, every=5)), pooled_batch=32)
 BACKBONES = {'token': 'CiCo', 'pooled': 'GFSLT-VLP'}
 
 def row_name(kind, miner): return BACKBONES[kind] + (f' + {NAMES[miner]}' if miner != 'none' else '')
@@ -496,12 +501,16 @@ def table_rows(size, known=True, yours=False):
     base, out = size.base, {}
     for kind, miners in size.miners.items():
         able = [m for m in miners if known or m not in ('category', 'phonology', 'nearest', 'alike')] + ['yours']*yours
-        out |= {f'main: {row_name(kind, m)}': replace(base, net=replace(base.net, kind=kind), miner=m, watch=m in ('none', 'san')) for m in able}
+        out |= {f'main: {row_name(kind, m)}': replace(base, net=replace(base.net, kind=kind), fit=replace(base.fit, batch_size=kind == 'pooled' and size.pooled_batch or base.fit.batch_size), miner=m, watch=m in ('none', 'san')) for m in able}
         if len(miners) > 5 and kind == 'token': out |= {f'main: {BACKBONES[kind]}, {n}': replace(base, loss=l) for l, n in (('vsepp', 'VSE++'), ('hn-nce', 'HN-NCE'))}
     return out | {f'sweep: {name}': replace(base, miner='san', **changes) for name, changes in size.sweeps}
 
 # %% ../../nbs/51_san_tables.ipynb #4ffd5f6c
-FEATURES = 'cico-features' # of PHOENIX-2014T, for which the paper prints
+FEATURES = 'cico-features'
+
+def dataset_of(corpus):
+    "What the paper calls a corpus: 'PHOENIX-2014T' for CiCo's features of its 642 test videos, the only ones that it prints for; else ''."
+    return 'PHOENIX-2014T' if corpus == FEATURES and (load_corpus(corpus).frame['split'] == 'test').sum() == 642 else ''
 
 def experiments(scale='smoke', corpus='signworld', seeds=(0, 1, 2), candidates=''):
     "The experiment of this notebook on a corpus, with the table in the file `candidates` if one is named; none where CiCo's features are absent. Raises `CorpusError` as `check_signs`."
@@ -522,14 +531,14 @@ COARSE = {f'{d} {m}': (f'{d} {m}', '%') for d in ('T2V', 'V2T') for m in ('R@1',
 FINE = {f'fine {m}': (f'V2T {m}', '%') for m in ('R@1', 'R@5', 'R@10', 'MRR')}
 PAIRS = {f'true {k}': (k, '%') for k in ('look-alikes', 'minimal pairs', 'any two signs')}
 
-def named_for(corpus, table): return table_on('san', table, corpus, 'PHOENIX-2014T' if corpus == FEATURES else '')
+def named_for(corpus, table): return table_on('san', table, corpus, dataset_of(corpus))
 
 def renamed(cells): return [{**c, 'row': c['row'].replace('main: ', '').replace('sweep: ', '').replace('SAN, literal', 'SAN')} for c in cells]
 
 def table_cells(outcome, scale, corpus='signworld'):
     "Cells of the paper's two tables, of SignWorld's true pairs, and of the sweeps."
     here = dict(evidence='mechanism' if corpus == 'signworld' else 'replicated', corpus=corpus, scale=scale, n='videos')
-    make = lambda table, columns, start: [c for c in outcome.cells('san', named_for(corpus, table) if table in ('coarse', 'fine') else table, columns, **here) if c['row'].startswith(start)]
+    make = lambda table, columns, start: [c for c in outcome.cells('san', named_for(corpus, table) if table in ('coarse', 'fine') else table, columns, **{**here, 'n': 'captions' if table == 'fine' else 'videos'}) if c['row'].startswith(start)]
     out = [*make('coarse', COARSE, 'main'), *make('fine', FINE, 'main')]
     some = {k: COARSE[k] for k in ('T2V R@1', 'V2T R@1')} | {'fine R@1': ('fine R@1', '%'), 'fine MRR': ('fine MRR', '%')}
     same = [c for c in make('sweep', some, 'main') if c['row'] in ('main: CiCo', 'main: CiCo + SAN, literal')]
@@ -550,9 +559,11 @@ def pair_cells(outcome, scale):
 
 # %% ../../nbs/51_san_tables.ipynb #2e7b4c44
 def generator_cells(outcome, scale, corpus='signworld'):
-    "Fine R@1 against the candidates of each generator alone."
+    "Fine R@1 against the candidates of each generator alone, n of them asked, and of the untreated retriever's test how many candidates a caption has; one that two generators offer counts for the first."
     here = dict(evidence='mechanism' if corpus == 'signworld' else 'replicated', corpus=corpus, scale=scale)
-    return renamed([cell('san', 'generators', row, k.partition(', ')[2], v, n=r.metrics['videos'], seed=s, **here) for (row, s), r in outcome.records.items() if row.startswith('main') for k, v in r.metrics.items() if k.startswith('fine R@1, ')])
+    of = lambda m: [k.partition(', ')[2] for k in m if k.startswith('fine R@1, ')]; first = f'main: {BACKBONES["token"]}'
+    out = [cell('san', 'generators', row, g, r.metrics[f'fine R@1, {g}'], n=r.metrics[f'captions, {g}'], seed=s, **here) for (row, s), r in outcome.records.items() if row.startswith('main') for g in of(r.metrics) if r.metrics[f'captions, {g}']]
+    return renamed(out + [cell('san', 'generators', what, g, r.metrics[f'{k}, {g}'], n=r.metrics['videos'], seed=s, unit='', **here) for (row, s), r in outcome.records.items() if row == first for g in of(r.metrics) for k, what in (('captions', 'captions with a candidate'), ('candidates', 'candidates of such a caption'))])
 
 def mining_cells(outcome, scale):
     "Quality of each table, and the rank correlations of meaning and looks."
@@ -575,20 +586,20 @@ def replace_rows(outcome, rows): return replace(outcome, rows=tuple(rows), recor
 
 # %% ../../nbs/51_san_tables.ipynb #313ba5ab
 def gains(outcome, backbone='token'):
-    "DataFrame by miner and seed: precision and nearness of the table, gain in fine R@1 and in minimal pairs told apart, over none."
+    "DataFrame by miner and seed: nearness of the table's pairs, gain in fine R@1 and in minimal pairs told apart, over none."
     out, made = [], mined_of(outcome)
     for k in [m for m in NAMES if m != 'none']:
         for s in outcome.seeds:
             a, b = (outcome.records.get((f'main: {row_name(backbone, m)}', s)) for m in (k, 'none'))
             if not (a and b and s in made and (q := a.metrics.get('table') or made[s].metrics['quality'][k])['pairs']): continue
             gain = lambda m: None if None in (a.metrics[m], b.metrics[m]) else a.metrics[m] - b.metrics[m]
-            out.append(dict(miner=NAMES[k], seed=s, precision=q['precision'], near=q['near'], fine=gain('fine R@1'), pairs=gain('true minimal pairs'), any=gain('true any two signs')))
-    return pd.DataFrame(out, columns=['miner', 'seed', 'precision', 'near', 'fine', 'pairs', 'any'])
+            out.append(dict(miner=NAMES[k], seed=s, near=q['near'], fine=gain('fine R@1'), pairs=gain('true minimal pairs'), any=gain('true any two signs')))
+    return pd.DataFrame(out, columns=['miner', 'seed', 'near', 'fine', 'pairs', 'any'])
 
 def gain_cells(table, scale):
     "Gains by miner, and by seed Spearman's rho over miners of the share of near signs in a table with each gain."
     here, out = dict(evidence='mechanism', corpus='signworld', scale=scale), []
-    for r in table.to_dict('records'): out += [cell('san', 'gain', r['miner'], c, r[c], n=1, seed=r['seed'], **here) for c in ('near', 'fine', 'pairs', 'any') if r[c] == r[c] and r[c] is not None]
+    for r in table.to_dict('records'): out += [cell('san', 'gain', r['miner'], c, r[c], n=1, seed=r['seed'], unit='%' if c == 'near' else 'points', **here) for c in ('near', 'fine', 'pairs', 'any') if r[c] == r[c] and r[c] is not None]
     for s, t in table.groupby('seed'):
         for c in ('fine', 'pairs', 'any'):
             if t[c].notna().all() and t[c].nunique() > 1 and t['near'].nunique() > 1 and len(t) > 3: out.append(cell('san', 'gain', 'Spearman over miners: near signs and gain', c, float(stats.spearmanr(t['near'], t[c]).statistic), n=len(t), seed=int(s), unit='', **here))
@@ -600,8 +611,9 @@ MARGIN = 2.
 def _claim(outcome, id, text, a, b, metric, printed=None, note='', margin=None, corpus='signworld'):
     "Claim about the difference of row `a` and row `b` in a metric."
     if any(f'main: {r}' not in outcome.rows for r in (a, b)): return []
-    x, y = outcome.pairs(f'main: {a}', f'main: {b}', metric)
-    return [claim_of(seed_test(x, y, margin=margin) if x else None, f'san-{id}', text, paper='san', evidence='mechanism' if corpus == 'signworld' else 'replicated', corpus=corpus, unit='points', printed=printed, claimed=printed if corpus == FEATURES and margin is None else None, note=note)]
+    x, y = outcome.pairs(f'main: {a}', f'main: {b}', metric); bare = sum(outcome.records[r, s].metrics.get('negatives', 1) == 0 for r, s in outcome.records if r == f'main: {a}')
+    if bare: note = '; '.join(filter(None, (note, f'in {bare} of {len(x)} seeds the table of negatives was empty')))
+    return [claim_of(seed_test(x, y, margin=margin) if x else None, f'san-{id}', text, paper='san', evidence='mechanism' if corpus == 'signworld' else 'replicated', corpus=corpus, unit='points', printed=printed, claimed=printed if dataset_of(corpus) and margin is None else None, note=note)]
 
 def printed_gain(kind, table, column): return round(paper_value('san', table, f'{BACKBONES[kind]} + SAN', column) - paper_value('san', table, BACKBONES[kind], column), 2)
 
@@ -671,8 +683,8 @@ def gain_figure(result):
     for ax, column, label in ((axes[0], 'fine', 'gain in fine R@1 (points)'), (axes[1], 'pairs', 'gain in minimal pairs (points)')):
         for n in names:
             if (n, column) in c: ax.errorbar(c[n, 'near']['value'], c[n, column]['value'], yerr=_error([c[n, column]]), fmt='o', color=f'C{at[n] % 5}', mfc='white' if at[n] > 4 else None, label=n)
-        ax.axhline(0, color=PALETTE['muted'], lw=1); ax.set(xlabel='pairs of the table that look near (%)', ylabel=label)
-    if names: axes[1].legend(loc='center left', bbox_to_anchor=(1, .5), fontsize=8); axes[0].set_title('Visual precision and gain')
+        ax.axhline(0, color=PALETTE['muted'], lw=1); ax.set(xlabel='pairs of the table that look near (%)', ylabel=label, xscale='log'); ax.xaxis.set_major_formatter('{x:g}')
+    if names: axes[1].legend(loc='center left', bbox_to_anchor=(1, .5), fontsize=8); axes[0].set_title('Nearness of the pairs, and gain')
     return fig
 
 # %% ../../nbs/51_san_tables.ipynb #d5f74d64
