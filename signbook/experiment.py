@@ -8,7 +8,7 @@ __all__ = ['Made', 'find_unit', 'unit_name', 'DemoCurves', 'DemoRidge', 'demo_cu
            'Unit', 'Experiment', 'predict', 'stored', 'clean']
 
 # %% ../nbs/09_experiment.ipynb #61872a7a
-import ast, contextlib, dataclasses, gc, getpass, hashlib, html, importlib, importlib.util, json, os, platform, random, re, signal, sys, tempfile, threading, time, traceback, warnings
+import ast, contextlib, dataclasses, gc, getpass, hashlib, html, importlib, importlib.machinery, importlib.util, json, os, platform, random, re, signal, sys, sysconfig, tempfile, threading, time, traceback, warnings
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Future, wait
 from contextvars import ContextVar
 from dataclasses import dataclass, field, is_dataclass, replace
@@ -105,19 +105,39 @@ def _bound(node):
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)): return [node.name], False
     if isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
         targets = [e for t in getattr(node, 'targets', None) or [node.target] for e in (t.elts if isinstance(t, (ast.Tuple, ast.List)) else [t])]
-        if all(isinstance(t, ast.Name) for t in targets): return [t.id for t in targets], False
+        if all(isinstance(t, ast.Name) for t in targets): return [t.id for t in targets], {t.id for t in targets} == {'_'}
     return [n.id if isinstance(n, ast.Name) else n.name for n in ast.walk(node) if isinstance(n, (ast.FunctionDef, ast.ClassDef)) or isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)], True
 
 def _decorators(node): return [n.id for d in getattr(node, 'decorator_list', ()) for n in ast.walk(d) if isinstance(n, ast.Name)]
+
+# %% ../nbs/09_experiment.ipynb #06158160
+_IMPORTED = {}  # {module: its source when this process imported it}
+
+def _keep(name, spec):
+    path = str(getattr(spec, 'origin', ''))
+    if path.endswith('.py') and not path.startswith(_INSTALLED):
+        with contextlib.suppress(OSError): _IMPORTED[name] = Path(path).read_bytes()
+
+class _Imports:
+    "An import hook that finds nothing: it keeps the source of what is imported or reloaded (installed packages aside: those as first looked at)."
+    def find_spec(self, name, path=None, target=None):
+        with contextlib.suppress(Exception): _keep(name, importlib.machinery.PathFinder.find_spec(name, path))
+
+def _watch():
+    sys.meta_path.insert(0, _Imports())
+    for name, module in list(sys.modules.items()): _keep(name, getattr(module, '__spec__', None))
+
+_INSTALLED = tuple(sysconfig.get_path(k) + os.sep for k in ('stdlib', 'platstdlib', 'purelib', 'platlib'))
+_WATCHED = _watch()
 
 # %% ../nbs/09_experiment.ipynb #38f6ae8c
 class _Module:
     """A parsed module: `nodes` by name of definition ('' = what acts on import), `origin` of imported names, `imports` (package modules),
     those `bound` to a name, those imported with a star. A method that `@patch` adds to a class belongs to the class."""
-    def __init__(self, name, path, packages):
-        tree = _without_docstrings(ast.parse(Path(path).read_bytes()))
+    def __init__(self, name, path, packages, source):
+        tree = _without_docstrings(ast.parse(source))
         self.nodes, self.origin, self.imports, self.bound, self.stars, self.seen = {'': []}, {}, [], set(), set(), {}
-        parent = name if Path(path).name == '__init__.py' else name.rpartition('.')[0]
+        parent, aliases = (name if Path(path).name == '__init__.py' else name.rpartition('.')[0]), set()
         for node in ast.walk(tree):
             for module, what, local in self._imported(node, parent):
                 if module.partition('.')[0] not in packages: continue
@@ -125,12 +145,12 @@ class _Module:
                 self.imports += [m for m in (module, inner) if m and m not in self.imports]
                 if what == '*': self.stars.add(module)
                 elif what and not inner: self.origin[local] = (module, what)
-                else: self.bound.add(inner or module)
+                else: self.bound.add(inner or module); aliases.add(local or module.partition('.')[0])
         own = {n for node in tree.body for n in _bound(node)[0]} | set(self.origin)
         for node in tree.body:
             names, acts = _bound(node)
             if 'patch' in _decorators(node): names = [n.id for n in ast.walk(node.args.args[0].annotation or node) if isinstance(n, ast.Name) and n.id in own]; acts = any(n in self.origin for n in names)
-            acts = acts or any(d in own for d in _decorators(node))
+            acts = acts or any(d in own | aliases for d in _decorators(node))
             for n in dict.fromkeys([*names, *([''] if acts else [])]): self.nodes.setdefault(n, []).append(node)
 
     def _imported(self, node, parent):
@@ -147,22 +167,28 @@ class _Module:
         return self.seen[name]
 
 # %% ../nbs/09_experiment.ipynb #c6a7e4b9
-_PARSED = {}
+_READ, _PARSED = {}, {}
 
-def _parsed(name, packages):
+def _read_now(path):
+    state = os.stat(path); stamp = state.st_mtime_ns, state.st_size
+    if _READ.get(path, (None,))[0] != stamp: _READ[path] = stamp, Path(path).read_bytes()
+    return _READ[path][1]
+
+def _parsed(name, packages, imported=False):
+    "A module as its file is now, or as this process has `imported` it; None without a source file."
     path = _module_file(name)
     if path is None: return None
-    state = os.stat(path); stamp = path, state.st_mtime_ns, state.st_size, packages
-    if _PARSED.get(name, (None,))[0] != stamp: _PARSED[name] = stamp, _Module(name, path, packages)
-    return _PARSED[name][1]
+    source = _IMPORTED.setdefault(name, _read_now(path)) if name in sys.modules and (imported or name not in _IMPORTED) else _read_now(path)
+    if (at := (name, packages, source)) not in _PARSED: _PARSED[at] = _Module(name, path, packages, source)
+    return _PARSED[at]
 
 # %% ../nbs/09_experiment.ipynb #77cb7ed6
-def source_of(unit, types=()):
+def source_of(unit, types=(), imported=False):
     """`{'module.name': source}` of every definition that a unit function uses, in `signbook` and in the function's own package; `types` ('module.Class') are followed too.
 
-    Read from the files: after an edit, this is the new source whether or not the module has been imported again. The machinery of this notebook is left out."""
+    Read from the files: after an edit, this is the new source whether or not the module has been imported again; with `imported`, the source that this process has imported. The machinery of this notebook is left out."""
     packages = tuple(sorted({'signbook', unit.__module__.partition('.')[0]}))
-    get = cache(lambda name: _parsed(name, packages))
+    get = cache(lambda name: _parsed(name, packages, imported))
     has = lambda module, name: (m := get(module)) and (name in m.nodes or name in m.origin)
     queue, found = [(unit.__module__, unit.__name__), *(tuple(t.rpartition('.')[::2]) for t in types)], {}
     while queue:
@@ -174,9 +200,9 @@ def source_of(unit, types=()):
         queue += [(i, '') for i in (module, *m.imports)]
     return {f'{m}.{n}'.rstrip('.'): text for (m, n), text in sorted(found.items()) if text}
 
-def fingerprint(unit, types=()):
+def fingerprint(unit, types=(), imported=False):
     "Hash of `source_of`."
-    return _hash(source_of(unit, types))
+    return _hash(source_of(unit, types, imported))
 
 def _hash(x): return hashlib.sha256(x if isinstance(x, bytes) else json.dumps(x, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()).hexdigest()
 
@@ -217,9 +243,16 @@ class _Task:
     def path(self): return self.folder/self.unit/f'{self.key}.json'
 
 # %% ../nbs/09_experiment.ipynb #1864bfbb
-def _task(unit, config, seed, device='cpu', threads=1, corpora=(), folder=None, since=''):
+def _task(unit, config, seed, device='cpu', threads=1, corpora=(), folder=None, since='', imported=False):
     name, types = unit_name(unit), _config_types(config, unit)
-    return _Task(name, config, seed, device, threads, plain(dict(corpora), name, 'corpora'), fingerprint(unit, types), types, Path(folder or outputs_dir()/'units'), since)
+    return _Task(name, config, seed, device, threads, plain(dict(corpora), name, 'corpora'), fingerprint(unit, types, imported), types, Path(folder or outputs_dir()/'units'), since)
+
+def _check_source(task):
+    "Refuse a task that promises other source than this process has imported, naming what was edited."
+    ours = source_of(unit := find_unit(task.unit), task.types, imported=True)
+    if _hash(ours) == task.source: return
+    theirs = source_of(unit, task.types); edited = sorted(k for k in ours | theirs if ours.get(k) != theirs.get(k))
+    raise InputError(task.unit, 'source', 'what this process has imported (restart Python, in a notebook the kernel)', f'{", ".join(edited) or "a file"} edited since')
 
 # %% ../nbs/09_experiment.ipynb #e690334f
 @dataclass(frozen=True)
@@ -270,6 +303,9 @@ def save_record(path, record, blob=None):
     return replace(record, blob=None if blob is None else beside)
 
 # %% ../nbs/09_experiment.ipynb #8f4cd085
+def _file_hash(path):
+    with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
+
 def load_record(path):
     "The record in a file, every hash checked; `InputError` for one that is damaged, cut or another unit's."
     d, where = load_json(path), short_path(path)
@@ -278,7 +314,7 @@ def load_record(path):
     if d['key'] != Path(path).stem: raise InputError(where, 'key', Path(path).stem[:12], d['key'][:12])
     blob = Path(path).with_suffix('.safetensors') if d['tensors_sha256'] else None
     if blob and not blob.is_file(): raise InputError(short_path(blob), 'file', 'the tensors of the record', 'no such file')
-    if blob and _hash(blob.read_bytes()) != d['tensors_sha256']: raise InputError(short_path(blob), 'sha256', 'the tensors of the record', 'others')
+    if blob and _file_hash(blob) != d['tensors_sha256']: raise InputError(short_path(blob), 'sha256', 'the tensors of the record', 'others')
     return Record(**d, blob=blob)
 
 def _hit(task):
@@ -325,17 +361,29 @@ _INSIDE = ContextVar('signbook_unit', default=(None, {}))  # the task being comp
 def _versions(): return {'python': platform.python_version(), **package_versions(('signbook', 'torch', 'numpy'))}
 
 def _make(task, device, sent=()):
-    "Compute a task; its record and its tensors as bytes."
+    "Compute a task; its record and its tensors as bytes. Source is checked before and after: a unit may import more on its way."
+    _check_source(task)
     unit, sent = find_unit(task.unit), dict(sent)
     outer = _INSIDE.set((replace(task, device=device), sent))
     try:
         with _own_state(device, task.threads, task.seed): start = _start(device); made = unit(task.config, task.seed, device); cost = _cost_since(start, device, task.threads)
     finally: _INSIDE.reset(outer)
+    _check_source(task)
     if isinstance(made, dict): made = Made(made)
     if not isinstance(made, Made) or not isinstance(made.metrics, dict): raise InputError(task.unit, 'result', 'a dict of metrics or Made', type(made).__name__)
     blob = _pack(made.tensors, task.unit)
     return Record(task.key, task.unit, _config_values(task.config, task.unit), task.seed, plain(made.metrics, task.unit, 'metrics'), cost, _versions(), task.source, list(task.types), task.corpora,
                   datetime.now(timezone.utc).isoformat(), _hash(blob) if blob else None), blob
+
+# %% ../nbs/09_experiment.ipynb #b3e474ad
+def _device_kind(device):
+    "'cpu', 'cuda', 'cuda:1' or 'mps' for what was asked ('auto': CUDA, then MPS, then CPU), checked."
+    if device == 'auto': return 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
+    kind, _, index = device.partition(':')
+    if kind != 'cuda' or not index.isdigit() and index or int(index or 0) >= torch.cuda.device_count(): pick_device(device)
+    return device
+
+def _devices(kind): return [f'cuda:{i}' for i in range(torch.cuda.device_count())] if kind == 'cuda' else [kind]
 
 # %% ../nbs/09_experiment.ipynb #209f8315
 def _hold(path, wait=True):
@@ -355,10 +403,11 @@ def _fresh(fresh): return datetime.now(timezone.utc).isoformat() if (os.environ.
 def compute(unit, config, seed, device=None, corpora=(), fresh=None):
     """The `Record` of a unit: read if it is stored, else computed here under a lock and stored.
 
-    Inside another unit (for what it builds on), `device`, threads and `corpora` are that unit's unless given. `fresh` (default: `$SIGNBOOK_FRESH`) ignores what is stored."""
+    `device` is 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'; the default is the CPU with one thread, also for a row that `Experiment.run` trained on a GPU. Inside another unit (for what it builds on), `device`, threads and `corpora` are that unit's unless given.
+    `fresh` (default: `$SIGNBOOK_FRESH`) ignores what is stored. Raises `InputError` if source was edited since this process imported it and there is no record of the new one."""
     outer, sent = _INSIDE.get()
-    device = device or (outer.device if outer else 'cpu')
-    task = _task(unit, config, seed, device, outer.threads if outer else 1, dict(corpora) or (outer.corpora if outer else {}), outer.folder if outer else None, outer.since if outer and not fresh else _fresh(fresh))
+    device = _devices(_device_kind(device or (outer.device if outer else 'cpu')))[0]
+    task = _task(unit, config, seed, device, outer.threads if outer else 1, dict(corpora) or (outer.corpora if outer else {}), outer.folder if outer else None, outer.since if outer and not fresh else _fresh(fresh), imported=bool(outer))
     return sent.get(task.key) or _cached(task, device)
 
 # %% ../nbs/09_experiment.ipynb #9bb4e79d
@@ -392,15 +441,6 @@ def _killed(text, before):
     return Failure('killed', f'worker process killed by signal {int(getattr(signal, name))} ({name}): {why}' if name else f'worker process ended: {why}')
 
 # %% ../nbs/09_experiment.ipynb #e8c726df
-def _device_kind(device):
-    "'cpu', 'cuda', 'cuda:1' or 'mps' for what was asked ('auto': CUDA, then MPS, then CPU), checked."
-    if device == 'auto': return 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
-    kind, _, index = device.partition(':')
-    if kind != 'cuda' or not index.isdigit() and index or int(index or 0) >= torch.cuda.device_count(): pick_device(device)
-    return device
-
-def _devices(kind): return [f'cuda:{i}' for i in range(torch.cuda.device_count())] if kind == 'cuda' else [kind]
-
 def _device_id(device): return str(torch.cuda.get_device_properties(device).uuid) if device.startswith('cuda') and torch.cuda.is_available() else device.replace(':', '-')
 
 @contextlib.contextmanager
@@ -427,25 +467,22 @@ def _free_memory():
 
 def _whole(x, name, least=1):
     try: n = int(x)
-    except (TypeError, ValueError): n = least - 1
-    if n < least: raise InputError('signbook', name, f'a whole number >= {least}', repr(x))
+    except (TypeError, ValueError, OverflowError): n = least - 1
+    if n < least or isinstance(x, bool) or isinstance(x, float) and x != n: raise InputError('signbook', name, f'a whole number >= {least}', repr(x))
     return n
 
 def _workers(kind, threads, workers=None, peak_mib=None):
     "How many units run at once on this machine."
-    asked = workers or os.environ.get('SIGNBOOK_WORKERS') or None
+    asked = os.environ.get('SIGNBOOK_WORKERS') or None if workers is None else workers
     most = len(_devices(kind)) if kind != 'cpu' else None
     if asked is not None: return min(_whole(asked, 'workers'), most or 10**6)
     fit = int(_free_memory()/2**20/peak_mib) if peak_mib else 10**6
     return max(1, min(joblib.cpu_count()//threads, fit, most or 10**6))
 
 # %% ../nbs/09_experiment.ipynb #5980e0d3
-@cache
-def _first_fingerprint(name, types): return fingerprint(find_unit(name), types)
-
 def _differs(task):
     "How this process differs from the one that made the task; '' if it would compute the same."
-    try: here = _first_fingerprint(task.unit, task.types)
+    try: here = fingerprint(find_unit(task.unit), task.types, imported=True)
     except (ImportError, AttributeError) as e: return f'{type(e).__name__}: {e}'
     return f'another source of what it uses (Python {platform.python_version()})' if here != task.source else f'torch {torch.__version__}' if torch.__version__ != task.torch else ''
 
@@ -491,14 +528,17 @@ def _connect(scheduler):
 
 def _finished(result): f = Future(); f.set_result(result); return f
 
+_NO_WORKER = 'no worker yet: waiting for the first'
+
 class _Dask:
     "Workers of a Dask cluster."
     def __init__(self, scheduler):
         self.client, self.locks, self.sent, self.taken, self.at = _connect(scheduler), {}, {}, {}, f'the Dask cluster at {scheduler}'; self.restart()
     def restart(self): self.sent.clear(); self.pool = self.client.get_executor(pure=False)
-    def kind(self, device):
-        "What a device is called there; 'auto' is what the first worker has."
+    def kind(self, device, say):
+        "What a device is called there; 'auto' is what the first worker has, so it waits for one."
         check_name(device.partition(':')[0], ('auto', 'cpu', 'cuda', 'mps'), 'device')
+        if device == 'auto' and not self.client.nthreads(): say(_NO_WORKER)
         return self.client.submit(_device_kind, device, pure=False).result() if device == 'auto' else device
     def size(self): return max(1, len(self.client.nthreads()))
     def ship(self, record):
@@ -635,7 +675,7 @@ class _Progress:
 # %% ../nbs/09_experiment.ipynb #693b113f
 @dataclass(frozen=True)
 class Outcome:
-    "Records and failures of a run by (row, seed); `units` lists (label, row, seed, record or failure, cached) with prerequisites (row None) first."
+    "Records and failures of a run by (row, seed); `units` lists (label, row, seed, record or failure, cached) with prerequisites (row None) first; one that rows share stands once, under the first of them."
     name: str
     rows: tuple
     seeds: tuple
@@ -686,7 +726,7 @@ def cells(self:Outcome, paper, table, columns, *, evidence, corpus, scale, n):
 
 @patch
 def costs(self:Outcome):
-    "What each unit cost, for `provenance['units']`: unit function, row, seed, whether it was cached, and `Record.cost`."
+    "What each unit cost (one that rows share once), for `provenance['units']`: unit function, row, seed, whether it was cached, and `Record.cost`."
     return [dict(unit=r.unit, row=row, seed=seed, cached=cached, **r.cost) for _, row, seed, r, cached in self.units if isinstance(r, Record)]
 
 @patch
@@ -749,7 +789,7 @@ class Experiment:
 
     def units(self, device='auto', threads=1, only=None):
         "All units, prerequisites first, with their keys on a kind of device."
-        before, jobs, places = self._jobs(_device_kind(device), threads, only)
+        before, jobs, places = self._jobs(_device_kind(device), _whole(threads, 'threads'), only)
         return [Unit(None, j.task.seed, k, j.task.unit, j.task.config) for k, j in before.items()] + [Unit(row, seed, k, j.task.unit, j.task.config) for k, j in jobs.items() for row, seed in places[k]]
 
 # %% ../nbs/09_experiment.ipynb #1e62bf2d
@@ -811,21 +851,22 @@ class _Clock:
 def run(self:Experiment, backend='local', device='auto', workers=None, threads=1, fresh=None, scheduler=None, only=None, progress=True):
     """Compute what is not stored and return the `Outcome`; a unit that fails is in `Outcome.failures`, the others go on.
 
-    `backend`: 'local' processes or 'dask' (`scheduler`: its address). `device`: 'auto', 'cpu', 'cuda', 'cuda:1', 'mps'. `workers` units at once (default: by cores or GPUs, and memory), each with `threads`;
+    `backend`: 'local' processes or 'dask' (`scheduler`: its address). `device`: 'auto', 'cpu', 'cuda', 'cuda:1', 'mps'. `workers` units at once (default: by cores or GPUs, and memory; a cluster's own number there), each with `threads`;
     `fresh` ignores what is stored; `only` names rows. `$SIGNBOOK_WORKERS`, `$SIGNBOOK_FRESH` and `$SIGNBOOK_SCHEDULER` are defaults.
     Raises `InputError` for bad arguments, a folder without room, a scheduler that does not answer, workers with other code."""
-    check_name(backend, ('local', 'dask'), 'backend', self.name); _whole(threads, 'threads')
+    check_name(backend, ('local', 'dask'), 'backend', self.name); threads = _whole(threads, 'threads')
     rows, started, folder = self._rows(only), time.perf_counter(), outputs_dir()/'units'
     with contextlib.closing(_Dask(scheduler or os.environ.get('SIGNBOOK_SCHEDULER'))) if backend == 'dask' else contextlib.nullcontext() as cluster:
-        kind = cluster.kind(device) if cluster else _device_kind(device)
+        show = _Progress({}, rows, self.seeds, 0, progress)
+        kind = cluster.kind(device, show.say) if cluster else _device_kind(device)
         before, jobs, places = self._jobs(kind, threads, rows, folder, _fresh(fresh))
         records, todo = _missing(before, jobs)
-        show = _Progress(places, rows, self.seeds, len(records) + len(todo), progress)
+        show.places, show.total = places, len(records) + len(todo)
         for k, r in records.items(): show((before | jobs)[k], r, cached=True)
         cached, size, failures = set(records), 0, {}
         if todo: records, failures, size = _compute_all(todo, records, cluster, kind, folder, workers, threads, show)
     ended = records | failures
-    units = [(j.label, None, j.task.seed, ended[k], k in cached) for k, j in before.items() if k in ended] + [(f'{r} seed {s}', r, s, ended[k], k in cached) for k in jobs for r, s in places[k]]
+    units = [(j.label, None, j.task.seed, ended[k], k in cached) for k, j in before.items() if k in ended] + [(f'{", ".join(r for r, _ in places[k])} seed {j.task.seed}', j.row, j.task.seed, ended[k], k in cached) for k, j in jobs.items()]
     at = {(r, s): ended[k] for r in rows for s in self.seeds for k in jobs if (r, s) in places[k]}
     return Outcome(self.name, rows, self.seeds, {p: x for p, x in at.items() if isinstance(x, Record)}, {p: x for p, x in at.items() if isinstance(x, Failure)}, units, time.perf_counter() - started, size)
 
@@ -839,7 +880,7 @@ def _compute_all(todo, records, cluster, kind, folder, workers, threads, show):
         show(job, outcome, left=clock.left(going.todo.values(), pool.size()))
     with warnings.catch_warnings(), contextlib.closing(_Local(size, threads)) if not cluster else contextlib.nullcontext(cluster) as pool:
         warnings.filterwarnings('ignore', 'A worker stopped while some jobs were given')
-        if cluster and not cluster.client.nthreads(): show.say('no worker yet: waiting for the first')
+        if cluster and not cluster.client.nthreads(): show.say(_NO_WORKER)
         going = _Run(todo, pool, records, ended); going()
     return going.records, going.failures, size
 
@@ -848,7 +889,7 @@ def predict(experiment, device='auto', workers=None, threads=1, only=None):
     """What `experiment.run` would do: dict(units, cached, seconds, source).
 
     `seconds` come from recorded units of the same functions and kind of device (`source` says whether 'records' here or the 'reference' results), and are None where nothing is known; 0 if all is cached."""
-    kind, folder = _device_kind(device), outputs_dir()/'units'
+    kind, threads, folder = _device_kind(device), _whole(threads, 'threads'), outputs_dir()/'units'
     with warnings.catch_warnings(): warnings.simplefilter('ignore'); records, todo = _missing(*experiment._jobs(kind, threads, only, folder)[:2])
     clock = _Clock(todo.values(), kind, folder)
     seconds = clock.left(todo.values(), min(len(todo), _workers(kind, threads, workers, clock.peak(todo.values()))) or 1)
@@ -891,10 +932,10 @@ def clean(what='stale', dry=True):
     check_name(what, ('stale', 'all'), 'what', 'clean'); gone = []
     for e in _entries(outputs_dir()/'units'):
         if what == 'stale' and e['state'] == 'good': continue
-        record = e['path'].with_name(e['path'].name.strip('.').partition('.')[0] + '.json'); lock = _hold(record, wait=False)
+        record = e['path'].with_name(e['path'].name.strip('.').partition('.')[0] + '.json'); beside = record.with_suffix('.lock')
+        lock = contextlib.nullcontext() if dry and not beside.exists() else _hold(record, wait=False)
         if lock is None: continue
         with lock:
-            for p in () if dry else (e['path'], e['path'].with_suffix('.safetensors')): p.unlink(missing_ok=True)
-            record.with_suffix('.lock').unlink(missing_ok=True)
+            for p in () if dry else (e['path'], e['path'].with_suffix('.safetensors'), beside): p.unlink(missing_ok=True)
         gone.append(e)
     return dict(files=len(gone), bytes=sum(e['bytes'] for e in gone), units=sorted({e['unit'] for e in gone}))

@@ -125,7 +125,9 @@ def length_batches(
     bucket=0,       # batches per sorted chunk; 0 = plain shuffling
     drop_last=False # leave out the batch that is short
 ):
-    "Batches of one epoch: a list of index arrays that together hold each of `n` samples once."
+    "Batches of one epoch: a list of index arrays that together hold each of `n` samples once; [] for no samples."
+    if batch_size < 1: raise InputError('length_batches', 'batch_size', 'an integer >= 1', batch_size)
+    if not len(lengths): return []
     lengths, rng = np.asarray(lengths), np.random.default_rng([seed, epoch])
     order, chunk = rng.permutation(len(lengths)), max(bucket, 1) * batch_size
     if bucket: order = np.concatenate([c[np.argsort(lengths[c], kind='stable')] for c in np.split(order, range(chunk, len(order), chunk))])
@@ -138,11 +140,13 @@ def pad(
     arrays,  # arrays or tensors (T_i, ...)
     value=0. # for frames that are not there
 ):
-    "`(tensor (B, T, ...), lengths (B,))` from sequences that differ in their first dimension only."
+    "`(tensor (B, T, ...), lengths (B,))` from sequences that differ in their first dimension only; `InputError` names the first of another shape, or of a dtype that the first one's cannot hold."
     arrays = [torch.as_tensor(a) for a in arrays]
     if not arrays: raise InputError('pad', 'arrays', 'at least one', 'none')
     odd = next((i for i, a in enumerate(arrays) if not a.ndim or a.shape[1:] != arrays[0].shape[1:]), None)
     if odd is not None: raise InputError('pad', f'arrays[{odd}]', f'shape (T, {", ".join(map(str, arrays[0].shape[1:]))})', tuple(arrays[odd].shape))
+    odd = next((i for i, a in enumerate(arrays) if not torch.can_cast(a.dtype, arrays[0].dtype)), None)
+    if odd is not None: raise InputError('pad', f'arrays[{odd}]', f'a dtype that fits {arrays[0].dtype} of arrays[0]', arrays[odd].dtype)
     return pad_sequence(arrays, batch_first=True, padding_value=value), torch.tensor([len(a) for a in arrays])
 
 def mask_of(
@@ -239,7 +243,7 @@ def global_mean(
     values_sum, # sum of this process's values (tensor)
     count       # how many they are
 ):
-    "`values_sum / count` over all processes. Under the loop (or under DDP's averaging) its gradient is the one-process gradient."
+    "`values_sum / count` over all processes (NaN where nothing is counted). Under the loop (or under DDP's averaging) its gradient is the one-process gradient."
     values_sum = torch.as_tensor(values_sum)
     if not values_sum.is_floating_point() or values_sum.element_size() < 4: values_sum = values_sum.float()
     count = torch.as_tensor(count, dtype=values_sum.dtype, device=values_sum.device).detach()
@@ -352,8 +356,8 @@ def _flat(x, name='batch'):
     "Nested containers as `{path: tensor}`; what is not a tensor or a number is left out."
     if isinstance(x, dict): return {k: t for n, v in x.items() for k, t in _flat(v, f'{name}/{n}').items()}
     if isinstance(x, (list, tuple)): return {k: t for n, v in enumerate(x) for k, t in _flat(v, f'{name}/{n}').items()}
-    if isinstance(x, (int, float, np.ndarray, torch.Tensor)) and getattr(x, 'dtype', 0) != object: return {name: torch.as_tensor(x)}
-    return {}
+    if isinstance(x, np.ndarray) and x.dtype.kind not in 'biufc': return {}
+    return {name: torch.as_tensor(x)} if isinstance(x, (int, float, np.ndarray, torch.Tensor)) else {}
 
 # %% ../nbs/08_training.ipynb #2bb42571
 @dataclass
@@ -492,14 +496,16 @@ def blend(self:_Loop):
 # %% ../nbs/08_training.ipynb #b208a79c
 @patch
 def refuse(self:_Loop, epoch, loss, norm, odd, mine, batch):
-    "Put everything back as it was before the step, store the batch that did it and raise `NonFinite`."
+    "Put everything back as it was before the step, store the batch that did it (if it can be stored) and raise `NonFinite`."
     self.clock()
     if self.buffers: torch._foreach_copy_(self.buffers, self.spare)
     self.optimizer.zero_grad(set_to_none=True)
     what, who = (f'loss {loss}' if not math.isfinite(loss) else f'gradient norm {norm}'), odd or 0
     here = _collect((mine, self.rank))[who][0] if self.world > 1 else mine
     error = NonFinite(what, self.at.step + 1, epoch + 1, here, batch if self.rank == who else None, who if self.world > 1 else None)
-    if self.folder and self.rank == who: _write(self.folder/'nonfinite.safetensors', {'indices': torch.tensor(error.indices), **_flat(batch)}, dict(what=what, step=error.step, epoch=error.epoch, rank=who, seed=self.seed))
+    if self.folder and self.rank == who:
+        try: _write(self.folder/'nonfinite.safetensors', {'indices': torch.tensor(error.indices), **_flat(batch)}, dict(what=what, step=error.step, epoch=error.epoch, rank=who, seed=self.seed))
+        except Exception as e: error.add_note(f'the batch was not stored: {type(e).__name__}: {e}')
     raise error
 
 # %% ../nbs/08_training.ipynb #30bc1a73
@@ -704,7 +710,7 @@ def _bar(progress, rank, **kwargs):
     return tqdm(disable=not on, leave=False, delay=2, mininterval=.5, unit='step', **(dict(file=_Output(), ncols=80) if _jupyter() else {}), **kwargs)
 
 # %% ../nbs/08_training.ipynb #f2dd3ad0
-def _check_arguments(n, config, lengths, batches, dev, watch, save_every, seed):
+def _check_arguments(n, config, lengths, batches, dev, watch, save_every, seed, folder=None):
     def bad(field, expected, found): raise InputError('fit', field, expected, found)
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1: bad('n', 'an integer >= 1', repr(n))
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0: bad('seed', 'an integer >= 0', repr(seed))
@@ -714,6 +720,7 @@ def _check_arguments(n, config, lengths, batches, dev, watch, save_every, seed):
     if config.bucket and lengths is None and batches is None: bad('lengths', 'one per sample, as `bucket` needs', 'None')
     if config.monitor and dev is None: bad('dev', f'a function that finds {config.monitor}', 'None')
     if any(not k or not isinstance(k, str) for k in watch or {}): bad('watch', 'functions by name', repr(list(watch)))
+    if folder is not None and (taken := next((p for p in (Path(folder), *Path(folder).parents) if p.exists()), None)) and not taken.is_dir(): bad('folder', 'a folder', f'a file: {short_path(taken)}')
     if save_every is not None and (not isinstance(save_every, int) or save_every < 1): bad('save_every', 'an integer >= 1 or None', repr(save_every))
 
 # %% ../nbs/08_training.ipynb #97ad1414
@@ -737,9 +744,9 @@ def fit(
 
     `data` and `loss` draw random numbers from the global generators only (Python, NumPy, torch): those are set anew for every step.
     Under torchrun the processes share each global batch; what `loss` returns is weighted by the share of samples (see `gather`, `global_mean`).
-    Dropout differs there from one process, and BatchNorm sees its own share on a CPU; on CUDA it is turned into SyncBatchNorm.
+    Dropout differs there from one process, and BatchNorm sees its own share on a CPU; on CUDA it is turned into SyncBatchNorm, which helps only where the module itself is called (not in `signbook.slgcn`, which computes with its statistics).
     Raises `NonFinite` at the first loss or gradient that is not finite, `InputError` for bad arguments and for a checkpoint of another training."""
-    _check_arguments(n, config, lengths, batches, dev, watch, save_every, seed)
+    _check_arguments(n, config, lengths, batches, dev, watch, save_every, seed, folder)
     device = _join(device)
     model.to(device)
     if ranks()[1] > 1 and device.type == 'cuda': torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)

@@ -1,4 +1,5 @@
 "Units of work: what a key holds, records that are damaged, kills, two runs at once, lack of memory, a real cluster."
+import importlib
 import itertools
 import json
 import os
@@ -54,7 +55,7 @@ PACKAGE = {
         import numpy as np
         from functools import cache
         from fastcore.basics import patch
-        from . import data, registry
+        from . import data, elsewhere, registry
         from .models import Model
         from .models import helper as assist
         from .stars import *
@@ -91,6 +92,14 @@ PACKAGE = {
         @add
         def registered(): return 'yes'
         ''',
+    'elsewhere.py': '''
+        from . import registry
+        @registry.add
+        def far(): return 'far'
+        def late(): return 'late'
+        _ = registry.add(late)
+        def idle(): return 7
+        ''',
 }
 
 
@@ -113,9 +122,9 @@ def package(tmp_path, monkeypatch):
 
 USED = [('unit.py', 'RATE, OTHER = .5', 'RATE, OTHER = .6'), ('unit.py', "'first'", "'second'"), ('unit.py', "{'y': RATE}", "{'y': 2*RATE}"), ('unit.py', 'fast = None', 'fast = 0'), ('unit.py', "'by string'", "'by text'"),
         ('models.py', 'return WIDTH', 'return WIDTH + 1'), ('models.py', 'return 3', 'return 33'), ('deep.py', 'WIDTH = 8', 'WIDTH = 9'), ('stars.py', 'return 5', 'return 55'), ('data.py', 'PATH = "a"', 'PATH = "b"'),
-        ('data.py', 'return PATH', 'return PATH*2'), ('registry.py', "'yes'", "'no'"), ('registry.py', 'KNOWN.get(n)', 'KNOWN[n]'), ('__init__.py', 'import Model\n', 'import Model\nprint("loaded")\n')]
+        ('data.py', 'return PATH', 'return PATH*2'), ('registry.py', "'yes'", "'no'"), ('elsewhere.py', "'far'", "'near'"), ('elsewhere.py', "'late'", "'soon'"), ('registry.py', 'KNOWN.get(n)', 'KNOWN[n]'), ('__init__.py', 'import Model\n', 'import Model\nprint("loaded")\n')]
 UNUSED = [('unit.py', 'def figure(r): return r', 'def figure(r): return 2*r'), ('unit.py', '# comment', '# other'), ('unit.py', '"Docstring."\n    m =', '"More."\n    m ='), ('unit.py', '"Module docstring."', '"Other."'), ('unit.py', 'return 2', 'return 22'),
-          ('models.py', 'return 4', 'return 44'), ('deep.py', 'return 1', 'return 11'), ('stars.py', 'return 6', 'return 66'), ('data.py', 'return 1', 'return 11')]
+          ('models.py', 'return 4', 'return 44'), ('deep.py', 'return 1', 'return 11'), ('stars.py', 'return 6', 'return 66'), ('data.py', 'return 1', 'return 11'), ('elsewhere.py', 'return 7', 'return 77')]
 
 
 def test_the_source_of_a_unit_is_what_it_uses(package):
@@ -131,6 +140,69 @@ def test_the_source_of_a_unit_is_what_it_uses(package):
         assert fingerprint(unit) == first, e
         undo()
     assert fingerprint(unit) == first
+
+
+def test_the_old_code_never_writes_under_the_key_of_the_new(place, package):
+    name, edit = package
+    unit = find_unit(f'{name}.unit.main')
+    first = compute(unit, {}, 0)
+    undo = edit('deep.py', 'WIDTH = 8', 'WIDTH = 9999')
+    with pytest.raises(InputError) as e: compute(unit, {}, 0)
+    one_line(e, f'{name}.unit.main: source: expected what this process has imported', f'found {name}.deep.WIDTH edited since')
+    with pytest.raises(InputError): compute(unit, {}, 1)
+    assert len(records(place, f'{name}.unit.main')) == 1
+    undo()
+    assert compute(unit, {}, 0) == first
+    undo = edit('deep.py', 'WIDTH = 8', 'WIDTH = 8  # as before')
+    assert compute(unit, {}, 2).source == first.source
+    undo()
+    edit('deep.py', 'WIDTH = 8', 'WIDTH = 7777')
+    code = f'from signbook.experiment import compute, find_unit; print(compute(find_unit("{name}.unit.main"), dict(), 0).source)'
+    new = subprocess.run([sys.executable, '-c', code], env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)}, capture_output=True, text=True, check=True).stdout.strip()
+    assert new != first.source and compute(unit, {}, 0).source == new
+    for m in ('deep', 'models', 'unit'): importlib.reload(sys.modules[f'{name}.{m}'])
+    assert compute(find_unit(f'{name}.unit.main'), {}, 1).source == new
+
+
+LONG = {'__init__.py': '', 'below.py': 'def base(config, seed, device): return {"x": 1}\n', 'later.py': 'X = 1\n', 'top.py': """
+    import time
+    from pathlib import Path
+    from signbook.experiment import compute
+    from .below import base
+    def row(config, seed, device):
+        until = Path(config['flag'])
+        Path(config['flag'] + '.started').touch()
+        while not until.exists(): time.sleep(.01)
+        return {'x': compute(base, {}, seed).metrics['x']}
+    def lazy(config, seed, device):
+        Path(__file__).with_name('later.py').write_text('X = 22\\n')
+        from . import later
+        return {'x': later.X}
+    """}
+
+
+def test_an_edit_during_a_run(place, tmp_path, monkeypatch):
+    name = f'tern{random.randrange(10**9)}'
+    (tmp_path / name).mkdir()
+    for f, text in LONG.items(): (tmp_path / name / f).write_text(textwrap.dedent(text).lstrip())
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv('PYTHONPATH', os.pathsep.join(sys.path))
+    row, base, flag = find_unit(f'{name}.top.row'), find_unit(f'{name}.below.base'), tmp_path / 'flag'
+    old = fingerprint(base)
+
+    def edit():
+        until(lambda: flag.with_name('flag.started').exists())
+        (tmp_path / name / 'below.py').write_text('def base(config, seed, device): return {"x": 2222}\n')
+        flag.touch()
+    editor = threading.Thread(target=edit)
+    editor.start()
+    got = Experiment('long', row, {'a': dict(flag=str(flag))}, [0]).run(workers=1, progress=False)
+    editor.join()
+    assert not got.failures and got.values('a', 'x') == [1]
+    assert [load_record(p).source for p in records(place, f'{name}.below.base')] == [old] != [fingerprint(base)]
+    with pytest.raises(InputError) as e: compute(find_unit(f'{name}.top.lazy'), {}, 0)
+    one_line(e, f'{name}.top.lazy: source: expected what this process has imported')
+    assert not records(place, f'{name}.top.lazy')
 
 
 def test_a_config_class_brings_its_methods_also_patched_ones(package):
@@ -266,6 +338,7 @@ def test_a_disk_that_is_really_full(place, monkeypatch):
     (lambda: Experiment('t', units.toy, {'a': {'f': print}}), ['config.f: expected a JSON value']), (lambda: Experiment('t', units.toy, {'a': Toy(float('inf'))}), ['t: a: config.x: expected a finite number']),
     (lambda: Experiment('t', units.toy, {'base': Toy(), 'treated': Toy()}).run(only='treted'), ["t: row: expected a known row (nearest: treated), found 'treted'"]), (lambda: Experiment('t', units.toy, {'a': Toy()}).run(backend='dusk'), ['t: backend: expected a known backend (nearest: dask)']),
     (lambda: Experiment('t', units.toy, {'a': Toy()}).run(workers='many'), ['workers: expected a whole number >= 1']), (lambda: Experiment('t', units.toy, {'a': Toy()}).run(threads=0), ['threads: expected a whole number >= 1']),
+    *[(lambda k=k: Experiment('t', units.toy, {'a': Toy()}).run(**k), [f'{next(iter(k))}: expected a whole number >= 1']) for k in (dict(threads=1.5), dict(workers=0), dict(workers=2.7))], (lambda: compute(units.toy, Toy(), 0, device='gpu'), ['device: expected']),
     (lambda: Experiment('t', units.toy, {'a': Toy()}).run(device='gpu'), ['device: expected']), (lambda: Experiment('t', units.toy, {'a': Toy()}).run(device='cuda:99'), ['device: expected']),
     (lambda: Experiment('t', units.toy, {'a': Toy()}).run(backend='dask'), ['scheduler: expected the address of a Dask scheduler']), (lambda: ex.clean('everything'), ['clean: what'])])
 def test_bad_input(make, parts):
@@ -337,8 +410,9 @@ def test_trouble_stays_where_it_is(place, log, capsys):
     assert re.search(r'\] good seed 1: y 11, \d', '\n'.join(said)) and re.search(r'\] killer seed 1: killed: worker process', '\n'.join(said))
     assert got.values('good', 'y') == [11.] and got.pairs('good', 'same as good', 'y') == ([11.], [11.]) and got.values('raises', 'y') == []
     assert got.frame().loc[('good', 1), 'y'] == 11. and got.frame().index.names == ['row', 'seed']
-    assert 'failed: killer seed 1: killed: worker process' in got.summary() and 'zoo: 8 units: 2 computed' in got.summary() and 'cpu: ' in got.summary()
-    assert [(c['unit'], c['row'], c['cached']) for c in got.costs()] == [('units.toy', 'good', False), ('units.toy', 'same as good', False)]
+    assert 'failed: killer seed 1: killed: worker process' in got.summary() and 'zoo: 7 units: 1 computed' in got.summary() and 'cpu: ' in got.summary()
+    assert [(c['unit'], c['row'], c['cached']) for c in got.costs()] == [('units.toy', 'good', False)]
+    assert [u[0] for u in got.units][0] == 'good, same as good seed 1'
     cells = got.cells('toy', 't1', {'y': ('Y', '')}, evidence='mechanism', corpus='c', scale='smoke', n=5)
     assert [(c['row'], c['value']) for c in cells if c['value'] is not None] == [('good', 11.), ('same as good', 11.)]
     assert {c['error'].partition(':')[0] for c in cells if c['value'] is None} == {'error', 'memory', 'killed'} and len(cells) == 8
@@ -368,7 +442,7 @@ def test_threads_of_a_worker_and_prerequisites(place, log):
     assert {f.message.partition(',')[0] for f in got.failures.values()} == {'needs base'} and 'ValueError: no base' in got.failures['bad', 0].message
     for p in records(place, 'units.base'): p.unlink()
     again = Experiment('built', units.built, {'a': Toy(1.), 'b': Toy(2.), 'c': Toy(1.)}, (0, 1), needs=units.needs).run(progress=False)
-    assert len(lines(log, 'base')) == 3 and len(again.units) == 6 and all(cached for *_, cached in again.units)
+    assert len(lines(log, 'base')) == 3 and len(again.units) == 4 and all(cached for *_, cached in again.units)
 
 
 SCRIPT = '''

@@ -575,6 +575,17 @@ def test_non_finite_leaves_the_last_good_state(what, tmp_path):
     assert training._read(tmp_path / 'nonfinite.safetensors')[0]['batch/0'].shape == (8, 5)
 
 
+def test_non_finite_is_said_whatever_the_batch_holds(tmp_path, monkeypatch):
+    x, y = numbers()
+    run = lambda: fit(Net(), lambda m, b: entropy(m, b) * float('nan'), lambda i: (x[i], y[i], np.array([f'clip {k}' for k in i])), 60, FitConfig(batch_size=8), folder=tmp_path)
+    with pytest.raises(NonFinite, match='step 1'): run()
+    assert set(training._read(tmp_path / 'nonfinite.safetensors')[0]) == {'indices', 'batch/0', 'batch/1'}
+    def full(*a): raise OSError(28, 'No space left on device')
+    monkeypatch.setattr(training, '_write', full)
+    with pytest.raises(NonFinite, match='step 1') as e: run()
+    assert 'No space left on device' in e.value.__notes__[0]
+
+
 # --- checkpoints
 
 def test_checkpoint_holds_what_it_says(tmp_path):
@@ -671,7 +682,7 @@ def test_bad_configuration(field, value):
 
 
 @pytest.mark.parametrize('change, said', [(dict(n=0), 'n: expected an integer >= 1'), (dict(seed=-1), 'seed'), (dict(config={}), 'config: expected a FitConfig, found dict'), (dict(lengths=[1]), 'lengths: expected shape'),
-                                          (dict(config=FitConfig(bucket=2)), 'lengths: expected one per sample'), (dict(watch={'': len}), 'watch'), (dict(save_every=0), 'save_every'), (dict(batches=[[1]]), 'batches: expected a sampler with set_epoch'), (dict(device='gpu'), 'device'),
+                                          (dict(config=FitConfig(bucket=2)), 'lengths: expected one per sample'), (dict(watch={'': len}), 'watch'), (dict(save_every=0), 'save_every'), (dict(folder=__file__), 'folder: expected a folder, found a file: .*test_training.py'), (dict(folder=Path(__file__) / 'deeper'), 'folder: expected a folder'), (dict(batches=[[1]]), 'batches: expected a sampler with set_epoch'), (dict(device='gpu'), 'device'),
                                           (dict(config=FitConfig(batch_size=64, drop_last=True)), 'none of 64 from 60 samples'), (dict(loss=lambda m, b: m(b[0])), 'loss: expected a tensor of one number, found shape'),
                                           (dict(loss=lambda m, b: 1.), 'loss: .* found float'), (dict(loss=lambda m, b: torch.ones(())), 'one without gradient'), (dict(model=nn.ReLU()), 'at least one trainable'),
                                           (dict(dev=lambda m: 1.), 'dev: expected a dict of metrics, found float'), (dict(loss=lambda m, b: (entropy(m, b), {'a': float('nan')})), 'history.a: expected a finite number')])
