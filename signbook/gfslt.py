@@ -239,23 +239,26 @@ class VisualTower(nn.Module):
         first = at.index[at.mask]; y = self.frame(x[first], None if light is None else light[first])
         return y.new_ones(*at.mask.shape, y.shape[1]).masked_scatter(at.mask[..., None], y), at
 
+    def own_frames(self, frames, at, batch):
+        "(frames, lengths) of `encode_frames` without the repeated ones; all of them with `released`."
+        if self.config.pad == 'zeros' or self.config.released: return frames, at.lengths
+        return frames[:, LEFT:LEFT + int(batch['lengths'].max())], batch['lengths']
+
     def forward(self, batch, first=None):
         "`first` (dim,): an entry in front of every clip (stage 1)."
-        frames, at = self.encode_frames(batch); x, n = frames, at.lengths; own = frames
+        frames, at = self.encode_frames(batch); x, n = frames, at.lengths
         for block in self.conv: x, n = block(x, n)
         mask = mask_of(n, x.shape[1])
         conv = x = x if self.embed is None else self.norm(self.embed(x), None if self.config.released else mask)
         if first is not None: x, n = torch.cat([first.to(x.dtype).expand(len(x), 1, -1), x], 1), n + 1; mask = mask_of(n, x.shape[1])
         y = self.encoder(inputs_embeds=x*self.scale, attention_mask=mask.long()).last_hidden_state
-        lengths = at.lengths
-        if self.config.pad == 'repeat' and not self.config.released: own, lengths = frames[:, LEFT:LEFT + int(batch['lengths'].max())], batch['lengths']
-        return Seen(own, lengths, conv, Encoded(y, n, mask, x))
+        return Seen(*self.own_frames(frames, at, batch), conv, Encoded(y, n, mask, x))
 
 # %% ../nbs/30_gfslt.ipynb #0f33bad3
 class Pieces:
     "Subwords: `encode` and `decode` like a `Vocabulary`. Id i of ours is `rows[i]` of the tokenizer; the first four are special."
-    level = 'word'
-    def __init__(self, tokenizer, rows=None):
+    def __init__(self, tokenizer, rows=None, level='word'): # what a text counts and masks: words, or characters ('char') where it has no spaces
+        self.level = check_name(level, LEVELS, 'level', 'Pieces')
         self.tokenizer, self.rows = tokenizer, tuple(range(tokenizer.get_vocab_size()) if rows is None else rows)
 
     def __len__(self): return len(self.rows)
@@ -289,7 +292,8 @@ def mbart_pieces(
     folder, # of an mBART of yours, with its tokenizer
     texts, # training texts
     language='de_DE', # its language code
-    trim=True # only pieces that occur in `texts`
+    trim=True, # only pieces that occur in `texts`
+    level='word' # of `Pieces`
 ):
     "`Pieces` of a pretrained mBART."
     if not Path(folder).is_dir(): raise InputError(short_path(folder), 'folder', 'an mBART with its tokenizer, for example a download of facebook/mbart-large-cc25', 'no such folder')
@@ -299,7 +303,7 @@ def mbart_pieces(
     if code is None or code == full.unk_token_id: raise InputError(short_path(folder), 'language', 'a code that the tokenizer knows', language)
     first = [full.pad_token_id, code, full.eos_token_id, full.unk_token_id]
     used = {i for e in back.encode_batch(list(texts), add_special_tokens=False) for i in e.ids} if trim else set(range(back.get_vocab_size()))
-    return Pieces(back, (*first, *sorted(used - set(first))))
+    return Pieces(back, (*first, *sorted(used - set(first))), level)
 
 # %% ../nbs/30_gfslt.ipynb #15a7cd7b
 def masked_words(
