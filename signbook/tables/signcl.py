@@ -6,7 +6,7 @@
 __all__ = ['REAL', 'MOST', 'SIZES', 'BASELINE', 'BOTH', 'TABLE2', 'THRESHOLDS', 'FACTORS', 'WEIGHTS', 'LATE', 'MEANT',
            'RELEASED_BATCH', 'SCORES', 'CONTROLS', 'RELEASE', 'SignCL', 'released_frames', 'signcl_of', 'Weights',
            'Videos', 'scored_as', 'Stage1', 'Stage2', 'start_unit', 'with_start', 'videos_of', 'clips_of', 'corpus_for',
-           'test_texts', 'references_of', 'Real', 'real_corpus', 'check_there', 'word_share', 'data_of',
+           'targets_of', 'references_of', 'Real', 'real_corpus', 'check_there', 'word_share', 'data_of',
            'signcl_arguments', 'frames_alone', 'train_stage', 'matching', 'sdr_of', 'pretrain_unit', 'others_score',
            'translate_unit', 'wordings', 'mentions', 'telling', 'look_alike_cases', 'heard', 'look_alike_outcomes',
            'Scale', 'table8_rows', 'variants', 'rows_of_size', 'needs', 'real_rows', 'experiments', 'corpus_name',
@@ -145,13 +145,13 @@ def corpus_for(config, seed, device='cpu'):
     if isinstance(config.data, Data): return corpus, words_of(corpus)[0]
     return corpus, mbart_pieces(data_dir()/config.start.mbart, [corpus.texts[i] for i in rows_of(corpus, 'train')], config.start.language, level='char' if config.data.characters else 'word')
 
-def test_texts(config, corpus):
+def targets_of(config, corpus):
     "References of a stage as they are scored."
     return scored_as(config.data, [corpus.texts[i] for i in rows_of(corpus, 'test')])
 
 def references_of(config, seed):
-    "`test_texts` of a stage and seed."
-    return test_texts(config, clips_of(config.data, seed))
+    "`targets_of` of a stage and seed."
+    return targets_of(config, clips_of(config.data, seed))
 
 # %% ../../nbs/32_signcl_tables.ipynb #54d3801d
 class Real(NamedTuple):
@@ -243,7 +243,7 @@ def translate_unit(config, seed, device='cpu'):
     if config.stage1 is None: with_start(model, config, words, seed)
     else: load_stage1(model, compute(pretrain_unit, config.stage1, seed).tensors())
     train_stage(config, model, translate_loss, corpus, words, seed, device)
-    said, refs = scored_as(config.data, translate(model, data_of(corpus, at, words), words, config.beam, config.alpha)), test_texts(config, corpus)
+    said, refs = scored_as(config.data, translate(model, data_of(corpus, at, words), words, config.beam, config.alpha)), targets_of(config, corpus)
     s, others = score_texts(said, refs), others_score(said, refs); sdr, chosen, gloss = sdr_of(model, corpus, config.data.every)
     out = {'SDR': sdr, 'ROUGE-L': s['rouge'], **{f'BLEU-{n}': s[f'bleu{n}'] for n in range(1, 5)}, 'other videos': others, 'sentences': len(at), 'said': said}
     return Made(out | (look_alike_outcomes(config.data, seed, said) if isinstance(config.data, Data) else {}), {'chosen': chosen, 'gloss': gloss})
