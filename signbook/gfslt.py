@@ -9,8 +9,8 @@ __all__ = ['FRAMES', 'FRAME_PADS', 'MASKS', 'CONTRASTS', 'GFSLT_SCALES', 'GFSLT_
            'mbart_config', 'Seen', 'VisualTower', 'Pieces', 'build_pieces', 'round_trip', 'mbart_pieces',
            'masked_words', 'masked_ids', 'frame_batch', 'GFSLTData', 'TextDecoder', 'GFSLT', 'seen_lengths',
            'translate_loss', 'contrast_loss', 'similarities', 'VLP', 'pretrain_loss', 'export_weights', 'load_stage1',
-           'load_resnet', 'load_mbart', 'TextState', 'translate', 'evaluate_gfslt', 'score_texts', 'gfslt_dev',
-           'frame_features', 'step_profile']
+           'load_resnet', 'load_mbart', 'TextState', 'translate', 'evaluate_gfslt', 'score_texts', 'frame_features',
+           'step_profile']
 
 # %% ../nbs/30_gfslt.ipynb #1223049b
 import math, time
@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import nn
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, MBartConfig, MBartModel, ResNetConfig, ResNetModel
+from transformers.activations import ACT2FN
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from transformers.models.mbart.modeling_mbart import MBartDecoder, MBartEncoder
 
@@ -58,6 +59,7 @@ class GFSLTConfig:
     decoder_layers:int = 3
     text_layers:int = 12     # stage 1: mBART's encoder
     text_heads:int = 16
+    activations:tuple = ('relu', 'relu') # of the text encoder and of the decoder; `load_mbart` sets them to its mBART's
     dropout:float = .1
     embed_first:bool = False # stage 1 has the Linear-BN-ReLU too
     contrast:str = 'kl'      # kl (released) | infonce
@@ -81,6 +83,8 @@ def _check(c):
     if c.frames == 'resnet18' and c.features != 512: bad('features', '512, as ResNet-18 gives')
     if c.frames in ('pose', 'feature') and c.inputs < 1: bad('inputs', f'the channels of a {c.frames}')
     if c.frames == 'cnn' and (not c.widths or c.size % (4*2**(len(c.widths) - 1))): bad('size', f'a multiple of 4 times 2 for each but the first of {len(c.widths)} layers')
+    if c.kernel < 1 or c.pad == 'zeros' and not c.kernel % 2: bad('kernel', 'an odd integer >= 1' if c.pad == 'zeros' else 'an integer >= 1')
+    if c.blocks < 1: bad('blocks', 'an integer >= 1')
     if c.decoder_every < 1: bad('decoder_every', 'an integer >= 1')
 
 # %% ../nbs/30_gfslt.ipynb #4f905d78
@@ -150,7 +154,8 @@ def small_cnn(size, widths, features):
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(before*(size//(4*2**(len(widths) - 1)))**2, features))
 
 class FrameEncoder(nn.Module):
-    "Frames (F, S, S, 3) uint8 or numbers (F, ...) to (F, features), each by itself."
+    "Frames (F, S, S, 3) uint8 or numbers (F, ...) to (F, features), each by itself; `most` pixels at once where nothing is learnt."
+    most = 2**24
     def __init__(self, c):
         super().__init__()
         self.kind, self.inputs, self.size = c.frames, c.inputs, c.size
@@ -169,6 +174,8 @@ class FrameEncoder(nn.Module):
 
     def forward(self, x, light=None):
         "`light` (F,): brightness, 1 = as it is."
+        if self.kind in ('resnet18', 'cnn') and not (self.training or torch.is_grad_enabled()) and len(x) > (step := max(1, self.most//self.size**2)):
+            return torch.cat([self(a, b) for a, b in zip(x.split(step), [None]*len(x) if light is None else light.split(step))])
         if self.kind == 'resnet18': return self.body(self.images(x, light)).pooler_output.flatten(1)
         if self.kind == 'cnn': return self.body(self.images(x, light))
         x = x.flatten(1)
@@ -203,11 +210,11 @@ class TemporalBlock(nn.Module):
         return F.max_pool1d(y.transpose(1, 2), 2).transpose(1, 2), conv_lengths(lengths, self.kernel, 1, self.zeros)
 
 # %% ../nbs/30_gfslt.ipynb #1f953f6c
-def mbart_config(c, words=len(TEXT_SPECIALS), layers=1, heads=None):
+def mbart_config(c, words=len(TEXT_SPECIALS), layers=1, heads=None, activation='relu'):
     "mBART of `dim` and `ffn`, with our special ids."
     heads = heads or c.heads
     return MBartConfig(vocab_size=words, d_model=c.dim, encoder_layers=layers, decoder_layers=layers, encoder_attention_heads=heads, decoder_attention_heads=heads, encoder_ffn_dim=c.ffn, decoder_ffn_dim=c.ffn,
-                       activation_function='relu', dropout=c.dropout, scale_embedding=True, pad_token_id=PAD, bos_token_id=BOS, eos_token_id=EOS, decoder_start_token_id=BOS, tie_word_embeddings=False)
+                       activation_function=activation, dropout=c.dropout, scale_embedding=True, pad_token_id=PAD, bos_token_id=BOS, eos_token_id=EOS, decoder_start_token_id=BOS, tie_word_embeddings=False)
 
 # %% ../nbs/30_gfslt.ipynb #3774732a
 class Seen(NamedTuple):
@@ -239,23 +246,26 @@ class VisualTower(nn.Module):
         first = at.index[at.mask]; y = self.frame(x[first], None if light is None else light[first])
         return y.new_ones(*at.mask.shape, y.shape[1]).masked_scatter(at.mask[..., None], y), at
 
+    def own_frames(self, frames, at, batch):
+        "(frames, lengths) of `encode_frames` without the repeated ones; all of them with `released`."
+        if self.config.pad == 'zeros' or self.config.released: return frames, at.lengths
+        return frames[:, LEFT:LEFT + int(batch['lengths'].max())], batch['lengths']
+
     def forward(self, batch, first=None):
         "`first` (dim,): an entry in front of every clip (stage 1)."
-        frames, at = self.encode_frames(batch); x, n = frames, at.lengths; own = frames
+        frames, at = self.encode_frames(batch); x, n = frames, at.lengths
         for block in self.conv: x, n = block(x, n)
         mask = mask_of(n, x.shape[1])
         conv = x = x if self.embed is None else self.norm(self.embed(x), None if self.config.released else mask)
         if first is not None: x, n = torch.cat([first.to(x.dtype).expand(len(x), 1, -1), x], 1), n + 1; mask = mask_of(n, x.shape[1])
         y = self.encoder(inputs_embeds=x*self.scale, attention_mask=mask.long()).last_hidden_state
-        lengths = at.lengths
-        if self.config.pad == 'repeat' and not self.config.released: own, lengths = frames[:, LEFT:LEFT + int(batch['lengths'].max())], batch['lengths']
-        return Seen(own, lengths, conv, Encoded(y, n, mask, x))
+        return Seen(*self.own_frames(frames, at, batch), conv, Encoded(y, n, mask, x))
 
 # %% ../nbs/30_gfslt.ipynb #0f33bad3
 class Pieces:
     "Subwords: `encode` and `decode` like a `Vocabulary`. Id i of ours is `rows[i]` of the tokenizer; the first four are special."
-    level = 'word'
-    def __init__(self, tokenizer, rows=None):
+    def __init__(self, tokenizer, rows=None, level='word'): # what a text counts and masks: words, or characters ('char') where it has no spaces
+        self.level = check_name(level, LEVELS, 'level', 'Pieces')
         self.tokenizer, self.rows = tokenizer, tuple(range(tokenizer.get_vocab_size()) if rows is None else rows)
 
     def __len__(self): return len(self.rows)
@@ -289,7 +299,8 @@ def mbart_pieces(
     folder, # of an mBART of yours, with its tokenizer
     texts, # training texts
     language='de_DE', # its language code
-    trim=True # only pieces that occur in `texts`
+    trim=True, # only pieces that occur in `texts`
+    level='word' # of `Pieces`
 ):
     "`Pieces` of a pretrained mBART."
     if not Path(folder).is_dir(): raise InputError(short_path(folder), 'folder', 'an mBART with its tokenizer, for example a download of facebook/mbart-large-cc25', 'no such folder')
@@ -299,7 +310,7 @@ def mbart_pieces(
     if code is None or code == full.unk_token_id: raise InputError(short_path(folder), 'language', 'a code that the tokenizer knows', language)
     first = [full.pad_token_id, code, full.eos_token_id, full.unk_token_id]
     used = {i for e in back.encode_batch(list(texts), add_special_tokens=False) for i in e.ids} if trim else set(range(back.get_vocab_size()))
-    return Pieces(back, (*first, *sorted(used - set(first))))
+    return Pieces(back, (*first, *sorted(used - set(first))), level)
 
 # %% ../nbs/30_gfslt.ipynb #15a7cd7b
 def masked_words(
@@ -339,9 +350,10 @@ def frame_batch(
     if 0 in n: raise InputError('frame_batch', f'frames[{indices[n.index(0)]}]', 'at least one frame', 'none')
     one = frames[indices[0]]; out = np.empty((sum(n), *one.shape[1:]), np.uint8 if one.dtype == np.uint8 else np.float32)
     for i, k, a, m in zip(indices, kept, np.cumsum([0, *n]), n):
-        x = frames[i][::every]; x = x if k is None else x[k]
-        out[a:a + m] = _shifted(np.asarray(x), rng.randint(-shift, shift + 1, 2)) if shift else x
-    if out.dtype != np.uint8 and not np.isfinite(out).all(): raise InputError('frame_batch', 'frames', 'finite numbers', 'NaN or infinity')
+        x = frames[i][::every]; x = np.asarray(x if k is None else x[k])
+        if x.shape[1:] != out.shape[1:] or (x.dtype == np.uint8) != (out.dtype == np.uint8): raise InputError('frame_batch', f'frames[{i}]', f'{one.dtype} (T{"".join(f", {n}" for n in out.shape[1:])}) as in frames[{indices[0]}]', f'{x.dtype} {x.shape}')
+        out[a:a + m] = _shifted(x, rng.randint(-shift, shift + 1, 2)) if shift else x
+        if out.dtype != np.uint8 and not np.isfinite(out[a:a + m]).all(): raise InputError('frame_batch', f'frames[{i}]', 'finite numbers', 'NaN or infinity')
     batch = {'frames': torch.from_numpy(out), 'lengths': torch.tensor(n)}
     return batch | ({'light': torch.from_numpy(1 + light*rng.uniform(-1, 1, len(n)).astype(np.float32))} if light else {})
 
@@ -392,10 +404,13 @@ class GFSLTData:
         if self.ids is None: return out
         return out | {'words': _rows(self.ids[i] for i in indices), 'masked': _rows(self.hidden(i) for i in indices), 'word_lengths': torch.tensor([len(self.words[i]) for i in indices])}
 
-    def batches(self, size=64):
-        "Lists of at most `size` indices of clips of similar length, longest first."
-        order = np.argsort(-self.lengths, kind='stable')
-        return [order[i:i + size].tolist() for i in range(0, len(order), size)]
+    def batches(self, size=64, most=2**14):
+        "Lists of at most `size` indices of clips of similar length, longest first, of at most `most` frames (or one clip)."
+        out, frames = [], 0
+        for i in np.argsort(-self.lengths, kind='stable').tolist():
+            if not out or len(out[-1]) == size or frames + self.lengths[i] > most: out.append([]); frames = 0
+            out[-1].append(i); frames += self.lengths[i]
+        return out
 
 def _rows(lists): return nn.utils.rnn.pad_sequence([torch.tensor(x) for x in lists], batch_first=True)
 
@@ -404,7 +419,7 @@ class TextDecoder(nn.Module):
     "Words so far (B, S) and what an encoder saw to logits of the next word (B, S, words)."
     def __init__(self, c, words):
         super().__init__()
-        self.body, self.head = MBartDecoder(mbart_config(c, words, c.decoder_layers)), nn.Linear(c.dim, words, bias=False)
+        self.body, self.head = MBartDecoder(mbart_config(c, words, c.decoder_layers, activation=c.activations[1])), nn.Linear(c.dim, words, bias=False)
         nn.init.normal_(self.head.weight, std=c.dim**-.5)
 
     def forward(self, words, memory, mask):
@@ -471,7 +486,7 @@ class VLP(nn.Module):
         super().__init__()
         c = self.config = config
         self.visual, self.decoder = VisualTower(c, c.embed_first), TextDecoder(c, words)
-        self.text = MBartEncoder(mbart_config(c, words + 1, c.text_layers, c.text_heads)) # one more word: the mask
+        self.text = MBartEncoder(mbart_config(c, words + 1, c.text_layers, c.text_heads, c.activations[0])) # one more word: the mask
         self.first = nn.Parameter(torch.randn(c.dim)*c.dim**-.5)
         self.image_out, self.text_out = (nn.Linear(c.dim, c.dim, bias=False) for _ in range(2))
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1/.07)))
@@ -546,14 +561,19 @@ def load_mbart(
     pieces, # `mbart_pieces` of the same folder
     part='text' # the text encoder, or the 'decoder'
 ):
-    "Layers, positions and the rows of the embedding of a pretrained mBART. Our mask starts as its `<mask>`, or as the mean of the rows."
+    "Layers, positions, activation function and the rows of the embedding of a pretrained mBART. Our mask starts as its `<mask>`, or as the mean of the rows."
     check_name(part, ('text', 'decoder'), 'part', 'load_mbart'); source = _from_folder(MBartModel, folder, 'mBART, for example a download of facebook/mbart-large-cc25')
     state, own = ((source.encoder, getattr(model, 'text', None)) if part == 'text' else (source.decoder, model.decoder.body))
     if own is None: raise InputError('load_mbart', 'part', 'decoder, as a GFSLT has no text encoder', part)
+    at, theirs = ('text', 'decoder').index(part), source.config; heads = (theirs.encoder_attention_heads, theirs.decoder_attention_heads)[at]
+    if own.config.encoder_attention_heads != heads: raise InputError('load_mbart', ('text_heads', 'heads')[at], f'{heads}, as in the folder', own.config.encoder_attention_heads)
+    if not theirs.scale_embedding: raise InputError(short_path(folder), 'config.json: scale_embedding', 'true, as here', 'false')
     state = state.state_dict(); table = state['embed_tokens.weight']; rows = table[list(pieces.rows)].clone(); rows[PAD] = 0
     mask = pieces.tokenizer.token_to_id('<mask>')
     state['embed_tokens.weight'] = torch.cat([rows, (rows.mean(0) if mask is None or mask >= len(table) else table[mask])[None]]) if part == 'text' else rows
     _copied('load_mbart', own, state)
+    for layer in own.layers: layer.activation_fn = ACT2FN[theirs.activation_function]
+    model.config = replace(model.config, activations=tuple(theirs.activation_function if i == at else a for i, a in enumerate(model.config.activations)))
 
 def _copied(where, own, state):
     mine = own.state_dict(); odd = next((k for k in mine if k not in state or state[k].shape != mine[k].shape), None) or next((k for k in state if k not in mine), None)
@@ -621,10 +641,6 @@ def score_texts(hypotheses, references, convention='sacrebleu', tokenize='13a', 
     parts = [bleu(h[k::shards], r[k::shards], convention, tokenize) for k in range(shards)]
     return {f'bleu{n}': float(np.mean([p[f'bleu{n}'] for p in parts])) for n in range(1, 5)} | {'rouge': rouge_l(h, r)}
 
-def gfslt_dev(*args, **kwargs):
-    "`dev(model)` for `signbook.training.fit`: `evaluate_gfslt` with these arguments, greedy unless `beam` says otherwise."
-    return lambda model: evaluate_gfslt(model, *args, **{'beam': 1, 'alpha': 0.} | kwargs)
-
 # %% ../nbs/30_gfslt.ipynb #25f2ed37
 @torch.no_grad()
 def frame_features(
@@ -655,11 +671,12 @@ def step_profile(
     device='cpu', steps=3,
     precision='auto' # bf16 on CUDA | fp32
 ):
-    "{'samples_per_s', 'seconds' of a step, shares of `PARTS` in percent, 'peak_mib' (GPU memory, or that of the process)}: medians of `steps` after a first one. The weights do not change."
+    "{'samples_per_s', 'seconds' of a step, shares of `PARTS` in percent, 'peak_mib' (GPU memory, or that of the process)}: medians of `steps` after a first one, where the masked-text decoder runs each `decoder_every`th step of so many steps' means. The weights do not change; the optimiser is SGD without momentum, which costs less than AdamW."
     device, cuda = torch.device(device), str(device).startswith('cuda'); model.to(device).train(); loss = pretrain_loss if isinstance(model, VLP) else translate_loss
     optimiser, rows, kept = torch.optim.SGD(model.parameters(), lr=0.), [], {k: v.clone() for k, v in model.named_buffers()}
     if cuda: torch.cuda.reset_peak_memory_stats(device)
-    for _ in range(steps + 1):
+    cycle = model.config.decoder_every if isinstance(model, VLP) else 1
+    for _ in range(steps*cycle + 1):
         clock = _Clock(cuda); batch = to_device(data(indices), device); clock('data')
         with torch.autocast(device.type, torch.bfloat16, enabled=cuda and precision == 'auto'):
             seen = model.visual(batch, *([model.first] if isinstance(model, VLP) else [])); clock('vision')
@@ -667,7 +684,7 @@ def step_profile(
         value.backward(); clock('text'); seen.encoded.frames.backward(leaf.grad); clock('vision')
         optimiser.step(); optimiser.zero_grad(); clock('optimiser'); rows.append(clock.parts())
     for k, v in model.named_buffers(): v.copy_(kept[k])
-    part = {p: float(np.median([r[p] for r in rows[1:]])) for p in PARTS}; total = sum(part.values())
+    part = {p: float(np.median(np.reshape([r[p] for r in rows[1:]], (steps, cycle)).mean(1))) for p in PARTS}; total = sum(part.values())
     return {'samples_per_s': len(indices)/total, 'seconds': total, **{f'{p} (%)': 100*v/total for p, v in part.items()}, 'peak_mib': torch.cuda.max_memory_allocated(device)/2**20 if cuda else peak_memory_mib()}
 
 class _Clock:

@@ -63,6 +63,6 @@ def phoenix(tmp_path, monkeypatch):
     t = Tokenizer(models.BPE(unk_token='<unk>')); t.pre_tokenizer, t.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
     t.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=60, special_tokens=['<s>', '<pad>', '</s>', '<unk>', 'de_DE', '<mask>'], show_progress=False))
     PreTrainedTokenizerFast(tokenizer_object=t, bos_token='<s>', pad_token='<pad>', eos_token='</s>', unk_token='<unk>', mask_token='<mask>', additional_special_tokens=['de_DE']).save_pretrained(tmp_path/'mbart-large-cc25')
-    MBartModel(MBartConfig(vocab_size=t.get_vocab_size(), d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=32, decoder_ffn_dim=32)).save_pretrained(tmp_path/'mbart-large-cc25')
+    MBartModel(MBartConfig(vocab_size=t.get_vocab_size(), d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=32, decoder_ffn_dim=32, scale_embedding=True)).save_pretrained(tmp_path/'mbart-large-cc25')
     yield folder
     videos_of.cache_clear()

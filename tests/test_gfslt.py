@@ -158,16 +158,41 @@ def test_local_mbart(tmp_path):
     t.train_from_iterator([*TEXTS, 'quite other words'], trainers.BpeTrainer(vocab_size=90, special_tokens=['<s>', '<pad>', '</s>', '<unk>', 'de_DE', '<mask>'], show_progress=False))
     PreTrainedTokenizerFast(tokenizer_object=t, bos_token='<s>', pad_token='<pad>', eos_token='</s>', unk_token='<unk>', mask_token='<mask>', additional_special_tokens=['de_DE']).save_pretrained(tmp_path)
     c = gfslt_config('smoke'); n = t.get_vocab_size()
-    full = MBartModel(MBartConfig(vocab_size=n, d_model=64, encoder_layers=1, decoder_layers=1, encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=128, decoder_ffn_dim=128)); full.save_pretrained(tmp_path)
+    full = MBartModel(MBartConfig(vocab_size=n, d_model=64, encoder_layers=1, decoder_layers=1, encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=128, decoder_ffn_dim=128, scale_embedding=True)).eval(); full.save_pretrained(tmp_path)
     pieces = mbart_pieces(tmp_path, TEXTS); table = full.shared.weight
     assert pieces.rows[:4] == (1, 4, 2, 3) and len(pieces) < n and [round_trip(pieces, x) for x in TEXTS] == TEXTS and len(mbart_pieces(tmp_path, TEXTS, trim=False)) > len(pieces)
     model = VLP(c, len(pieces)); load_mbart(model, tmp_path, pieces); own = model.text.embed_tokens.weight
     assert torch.equal(own[1:-1], table[list(pieces.rows)][1:]) and torch.equal(own[-1], table[5]) and not own[PAD].any()
     assert torch.equal(model.text.layers[0].fc1.weight, full.encoder.layers[0].fc1.weight)
+    ids = torch.tensor([[BOS, *pieces.encode(TEXTS[0]), EOS]]); states, mask = model.eval().read(ids); rows = torch.tensor(pieces.rows)
+    theirs = full.encoder(rows[torch.tensor([[*ids[0, 1:], BOS]])], attention_mask=mask.long()).last_hidden_state; assert torch.allclose(states, theirs, atol=1e-6) and c.activations == ('relu',)*2
+    second = GFSLT(c, len(pieces)).eval(); load_mbart(second, tmp_path, pieces, 'decoder'); memory = torch.randn(1, 5, 64); assert second.config.activations == ('relu', 'gelu')
+    copy = GFSLT(second.config, len(pieces)).eval(); copy.load_state_dict(second.state_dict())  # the configuration takes the function along
+    for m in (second, copy): assert torch.allclose(m.decoder.body(input_ids=ids, encoder_hidden_states=memory).last_hidden_state, full.decoder(input_ids=rows[ids], encoder_hidden_states=memory).last_hidden_state, atol=1e-6)
+    with pytest.raises(InputError, match='load_mbart: heads: expected 4, as in the folder, found 8'): load_mbart(GFSLT(replace(c, heads=8), len(pieces)), tmp_path, pieces, 'decoder')
+    with pytest.raises(InputError, match='load_mbart: text_heads: expected 4'): load_mbart(VLP(replace(c, text_heads=8), len(pieces)), tmp_path, pieces)
+    assert mbart_pieces(tmp_path, TEXTS, level='char').level == 'char'
     with pytest.raises(InputError, match='load_mbart: .*fc1.weight|load_mbart: embed_positions|load_mbart: layers'): load_mbart(VLP(replace(c, ffn=64), len(pieces)), tmp_path, pieces)
     with pytest.raises(InputError, match='code that the tokenizer knows, found xx_XX'): mbart_pieces(tmp_path, TEXTS, 'xx_XX')
     with pytest.raises(InputError, match='no such folder'): mbart_pieces(tmp_path/'x', TEXTS)
     with pytest.raises(InputError, match='tokenizer of an mBART'): (tmp_path/'e').mkdir(); mbart_pieces(tmp_path/'e', TEXTS)
+
+
+def test_an_embedding_that_is_not_scaled_is_refused(tmp_path):
+    MBartModel(MBartConfig(vocab_size=20, d_model=64, encoder_layers=1, decoder_layers=1, encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=128, decoder_ffn_dim=128)).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match='scale_embedding: expected true'): load_mbart(VLP(gfslt_config('smoke'), 8), tmp_path, None)
+
+
+def test_words_of_texts_without_spaces():
+    p = build_pieces(['今天天气好', '明天有雨吗'], 40); p = Pieces(p.tokenizer, level='char'); b = GFSLTData(clips(2), ['今天天气好', '明天有雨'], p)([0, 1])
+    assert b['word_lengths'].tolist() == [5, 4] and ((b['masked'] == len(p)).sum(1) == 1).all() and b['masked'][0].tolist()[1:3] != [len(p), EOS]
+    with pytest.raises(InputError, match='level'): Pieces(p.tokenizer, level='line')
+
+
+def test_a_profile_counts_the_decoder_of_each_so_many_steps():
+    model, calls = VLP(gfslt_config('smoke', decoder_every=3), len(VOCABULARY)), []; restore = model.restore
+    model.restore = lambda batch: calls.append(int(model.step)) or restore(batch)
+    step_profile(model, data(), [0, 1], steps=2); assert calls == [0, 3, 6] and int(model.step) == 0
 
 
 def test_pieces():
@@ -192,6 +217,26 @@ def test_frame_batch():
         with pytest.raises(InputError, match=message): frame_batch(x, [0], **k)
     with pytest.raises(InputError, match=r'frames\[0\]: expected at least one frame'): frame_batch([x[0][:0]], [0])
     assert len(frame_batch(x, [2], longest=7, rng=np.random)['frames']) == 7
+    u, f = np.full((2, 4), 200, np.uint8), np.full((2, 4), .7, np.float32)
+    for pair in ([u, f], [f, u]):
+        with pytest.raises(InputError, match=r'frames\[1\]: expected .* as in frames\[0\]'): frame_batch(pair, [0, 1])
+    with pytest.raises(InputError, match=r'frames\[1\]: expected float32 \(T, 4\) as in frames\[0\], found float32 \(2, 3\)'): frame_batch([f, f[:, :3]], [0, 1])
+    with pytest.raises(InputError, match=r'frames\[1\]: expected finite'): frame_batch([f, f*np.nan], [0, 1])
+
+
+def test_long_clips_are_encoded_in_parts():
+    d = GFSLTData(clips(6), TEXTS, VOCABULARY); assert d.batches() == [[5, 4, 3, 2, 1, 0]] and d.batches(most=40) == [[5], [4, 3], [2, 1, 0]] and d.batches(2) == [[5, 4], [3, 2], [1, 0]]
+    set_seed(0); model = GFSLT(gfslt_config('smoke'), len(VOCABULARY)).eval(); whole = frame_features(model, d), translate(model, d, VOCABULARY); sizes = []
+    model.visual.frame.most = 10*32**2; hook = model.visual.frame.body.register_forward_hook(lambda m, a, y: sizes.append(len(y)))
+    for a, b in zip(whole[0], frame_features(model, d)): np.testing.assert_allclose(a, b, atol=1e-5)
+    assert translate(model, d, VOCABULARY) == whole[1] and max(sizes) == 10
+    sizes.clear(); translate_loss(model.train(), d([5])); assert sizes == [24]; hook.remove()  # BatchNorm sees the whole batch
+
+
+def test_shapes_that_no_convolution_has():
+    with pytest.raises(InputError, match='kernel: expected an odd'): gfslt_config('cpu', kernel=4)
+    with pytest.raises(InputError, match='blocks: expected an integer'): gfslt_config('cpu', blocks=0)
+    assert gfslt_config('paper', kernel=4).kernel == 4
 
 
 @pytest.mark.parametrize('bad', [dict(frames='vit'), dict(pad='mirror'), dict(contrast='clip'), dict(heads=5), dict(frames='pose'), dict(size=30), dict(frames='resnet18'), dict(decoder_every=0), dict(frame_at='decoder')])
