@@ -10,7 +10,7 @@ __all__ = ['BLOCK_BYTES', 'KEEP_BYTES', 'SAME', 'MIXES', 'DIRECTIONS', 'cico_pai
            'load_similarity', 'evaluate_files']
 
 # %% ../nbs/40_cico.ipynb #14d69125
-import math, random, zipfile
+import inspect, math, random, zipfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,10 +77,10 @@ def cico_pairs(
     tau=.07,         # temperature of the inner softmax
     mask_inner=False # True: padding does not enter the inner softmax
 ):
-    "`(i2t, t2i)`, (B, K) each: every video against its own K captions, without the logit scale (Cheng et al., 2023)."
+    "`(i2t, t2i)`, (B, K) each: every video against its own K captions, without the logit scale (Cheng et al., 2023). In float32 or float64, under autocast too."
     v, w, vm, wm = _checked('cico_pairs', video, text, video_mask, text_mask, tau, 4)
     if len(v) != len(w): raise InputError('cico_pairs', 'text', f'captions of {len(v)} videos', len(w))
-    s = torch.einsum('bid,bkjd->bkij', v, w)
+    with torch.autocast(v.device.type, enabled=False): s = torch.einsum('bid,bkjd->bkij', v, w)
     hide = lambda valid: s/tau if not mask_inner else (s/tau).masked_fill(~valid, -math.inf)
     signs = (s*hide(wm[:, :, None, :]).softmax(-1)).sum(-1)
     found = (s*hide(vm[:, None, :, None]).softmax(-2)).sum(-2)
@@ -93,7 +93,7 @@ def plot_pair(
     tau=.07
 ):
     "The cosines of one video and one sentence, and how each sign token spreads its attention over the words; the figure."
-    s = (F.normalize(video, dim=-1) @ F.normalize(text, dim=-1).T).detach().cpu()
+    v, w, *_ = _checked('plot_pair', video[None], text[None], None, None, tau); s = (v[0] @ w[0].T).detach().cpu()
     fig, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True)
     for ax, m, title in zip(axes, (s, (s/tau).softmax(1)), ('cosine', 'weight of each word')):
         sns.heatmap(m.numpy(), ax=ax, cmap='viridis', xticklabels=words or 'auto', yticklabels=max(1, len(s)//8), cbar_kws=dict(shrink=.8))
@@ -201,43 +201,57 @@ def word_counts(ids, mask, n):
     return torch.zeros(*ids.shape[:-1], n, device=ids.device).scatter_add_(-1, ids, mask.to(torch.float32))
 
 class BagScores:
-    "CiCo's scores, without padding, of videos (A, Tv, D) with captions that are counts of the W words (W, D): the same vector for a word wherever it stands."
+    "CiCo's scores, without padding, of videos (A, Tv, D) with captions that are counts of the W words (W, D), at least one a caption: the same vector for a word wherever it stands."
     def __init__(self, video, words, video_mask=None, tau=.07):
         v, w, valid, _ = _checked('BagScores', video, words[None], video_mask, None, tau)
         self.tau, self.share = tau, _shares(valid, v.dtype)[..., None]
-        z = v @ w[0].T/tau; self.e = z.exp()*valid[..., None]; self.p = z*self.e
+        with torch.autocast(v.device.type, enabled=False): z = v @ w[0].T/tau
+        self.e = z.exp()*valid[..., None]; self.p = z*self.e
         self.found = tau*self.p.sum(1)/self.e.sum(1) # (A, W): each word among the signs of a video
+    def _counts(self, counts):
+        if not (counts.sum(-1) > 0).all(): raise InputError('BagScores', 'counts', 'a word in every caption', f'{int((counts.sum(-1) <= 0).sum())} without')
+        return counts.to(self.e.dtype)
     def _signs(self, counts): return self.tau*(self.p @ counts.mT/(self.e @ counts.mT).clamp_min(torch.finfo(self.e.dtype).tiny)*self.share).sum(1)
     def all(self, counts):
         "`(i2t, t2i)`, (A, B) each, of all videos with all captions (B, W)."
-        return self._signs(counts), self.found @ counts.T/counts.sum(-1)
+        n = self._counts(counts)
+        with torch.autocast(n.device.type, enabled=False): return self._signs(n), self.found @ n.T/n.sum(-1)
     def own(self, counts):
         "`(i2t, t2i)`, (A, K) each, of videos with captions of their own (A, K, W)."
-        return self._signs(counts), (self.found[:, None]*counts).sum(-1)/counts.sum(-1)
+        n = self._counts(counts)
+        with torch.autocast(n.device.type, enabled=False): return self._signs(n), (self.found[:, None]*n).sum(-1)/n.sum(-1)
+
 
 # %% ../nbs/40_cico.ipynb #7d470295
+def _pool(where, field, tokens, mask, how, mask_field):
+    "As `pool_tokens`, with complaints in the name of `where`."
+    check_name(how, ('mean', 'cls', 'last'), 'pooling', where)
+    x = _tokens(where, field, tokens); mask = _mask(where, mask_field, mask, x)
+    with torch.autocast(x.device.type, enabled=False):
+        if how == 'mean': return torch.einsum('ntd,nt->nd', x, _shares(mask, x.dtype))
+    at = torch.arange(x.shape[1], device=x.device)
+    return x[:, 0] if how == 'cls' else x[range(len(x)), (at*mask).argmax(1)]
+
 def pool_tokens(
     tokens,   # (N, T, D)
     mask=None, # (N, T), 1 = valid
     how='mean' # 'mean' of valid tokens, 'cls': the first token, 'last': the last valid token
 ):
     "One vector for each row of tokens: (N, D), not normalised."
-    where = 'pool_tokens'; check_name(how, ('mean', 'cls', 'last'), 'pooling', where)
-    x = _tokens(where, 'tokens', tokens); mask = _mask(where, 'mask', mask, x)
-    if how == 'mean': return torch.einsum('ntd,nt->nd', x, _shares(mask, x.dtype))
-    at = torch.arange(x.shape[1], device=x.device)
-    return x[:, 0] if how == 'cls' else x[range(len(x)), (at*mask).argmax(1)]
+    return _pool('pool_tokens', 'tokens', tokens, mask, how, 'mask')
 
 def pooled_similarity(
     video, text, # (B, Tv, D) and (B2, Tt, D)
     video_mask=None, text_mask=None, # 1 = valid
     how='mean'   # as in `pool_tokens`, for both sides or (video, text)
 ):
-    "Cosines (B, B2) of pooled tokens, as [video, text]: the aggregations that SCL-SLT compares with CiCo's."
-    hows = (how, how) if isinstance(how, str) else how
-    v, w = (F.normalize(pool_tokens(x, m, h), dim=-1) for x, m, h in zip((video, text), (video_mask, text_mask), hows))
-    if v.shape[-1] != w.shape[-1]: raise InputError('pooled_similarity', 'text', f'{v.shape[-1]} dimensions as in video', w.shape[-1])
-    return v @ w.T
+    "Cosines (B, B2) of pooled tokens, as [video, text]: the aggregations that SCL-SLT compares with CiCo's. In float32 or float64, under autocast too."
+    where, hows = 'pooled_similarity', (how, how) if isinstance(how, str) else how
+    v, w = (F.normalize(_pool(where, f, x, m, h, f'{f}_mask'), dim=-1) for f, x, m, h in zip(('video', 'text'), (video, text), (video_mask, text_mask), hows))
+    if v.shape[-1] != w.shape[-1]: raise InputError(where, 'text', f'{v.shape[-1]} dimensions as in video', w.shape[-1])
+    dtype = torch.promote_types(v.dtype, w.dtype)
+    with torch.autocast(v.device.type, enabled=False): return v.to(dtype) @ w.to(dtype).T
+
 
 # %% ../nbs/40_cico.ipynb #09950bc7
 SAME = ('ignore', 'positive', 'negative')
@@ -249,6 +263,9 @@ def _same(where, groups, n, device):
     if g.shape != (n,) or g.is_floating_point(): raise InputError(where, 'groups', f'{n} integers', f'{g.dtype} of shape {tuple(g.shape)}')
     return g[:, None] == g[None]
 
+def _square(where, field, x):
+    if x.ndim != 2 or x.shape[0] != x.shape[1]: raise InputError(where, field, 'a square matrix', f'shape {tuple(x.shape)}')
+
 def info_nce(
     logits,      # (B, B), scaled; rows are queries, and column i answers row i
     groups=None, # (B,) integers; equal ones are the same sentence
@@ -257,7 +274,7 @@ def info_nce(
 ):
     "Mean of -log softmax at the right column(s), one direction (van den Oord et al., 2018; 'positive': Miech et al., 2020)."
     where = 'info_nce'; check_name(same, SAME, 'same', where)
-    if logits.ndim != 2 or logits.shape[0] != logits.shape[1]: raise InputError(where, 'logits', 'a square matrix', f'shape {tuple(logits.shape)}')
+    _square(where, 'logits', logits)
     twins = _same(where, None if same == 'negative' else groups, len(logits), logits.device)
     own = _same(where, None, len(logits), logits.device)
     right = twins if same == 'positive' else own
@@ -300,11 +317,14 @@ def swapped_captions(captions, chance=.5, each=True, rng=random):
     return [random_swap(c, rng=rng) if rng.random() < chance else c for c in captions]
 
 # %% ../nbs/40_cico.ipynb #c961a6ec
+def _same_width(field, x):
+    "`InputError` unless all ranks have `x` (B, T, D) with the same T."
+    widths = gather(torch.tensor([x.shape[1]], device=x.device)).tolist()
+    if len(set(widths)) > 1: raise InputError('cico_loss', field, 'the same number of tokens on every rank', widths)
+
 def _everyones(text, mask):
     "Text tokens and mask of the global batch."
-    mask = _mask('cico_loss', 'text_mask', mask, text)
-    widths = gather(torch.tensor([text.shape[1]], device=text.device)).tolist()
-    if len(set(widths)) > 1: raise InputError('cico_loss', 'text', 'the same number of tokens on every rank', widths)
+    mask = _mask('cico_loss', 'text_mask', mask, text); _same_width('text', text)
     return gather(text), gather(mask)
 
 MIXES = ('balance', 'depart')
@@ -332,9 +352,10 @@ def cico_loss(
 
     'balance': (d CE(i2t) + (1-d) CE(i2t') + d CE(t2i') + (1-d) CE(t2i))/2; 'depart': (d (CE(i2t) + CE(i2t')) + (1-d) (CE(t2i') + CE(t2i)))/2.
 
-    Under torch.distributed it is the loss of the global batch; all ranks need the same number of tokens."""
+    Under torch.distributed it is the loss of the global batch; all ranks need the same number of text tokens and, unless `mask_inner`, of video tokens, as padding takes part."""
     for n, x in (('text', text), ('text_aug', text_aug)):
         if x is not None and len(x) != len(video): raise InputError('cico_loss', n, f'{len(video)} rows as in video', len(x))
+    if not mask_inner: _same_width('video', _tokens('cico_loss', 'video', video))
     def matrices(text, mask, axes):
         text, mask = _everyones(text, mask)
         return [gather(x) for x in _all_pairs('cico_loss', video, text, video_mask, mask, tau, mask_inner, axes)]
@@ -351,7 +372,7 @@ def vsepp_loss(
     groups=None  # (B,) integers; equal ones are never each other's negatives
 ):
     "Hinge loss of both directions, summed over the batch (Faghri et al., 2018)."
-    own, same = similarity.diag(), _same('vsepp_loss', groups, len(similarity), similarity.device)
+    _square('vsepp_loss', 'similarity', similarity); own, same = similarity.diag(), _same('vsepp_loss', groups, len(similarity), similarity.device)
     costs = [(margin + similarity - d).clamp_min(0).masked_fill(same, 0) for d in (own[:, None], own[None])]
     return costs[0].amax(1).sum() + costs[1].amax(0).sum() if max_violation else sum(c.sum() for c in costs)
 
@@ -375,6 +396,7 @@ def hn_nce(
     groups=None # (B,) integers; equal ones are never each other's negatives
 ):
     "HN-NCE, the sum of both directions, each a mean over the batch (Radenovic et al., 2023)."
+    _square('hn_nce', 'similarity', similarity)
     if len(similarity) < 2: raise InputError('hn_nce', 'similarity', 'at least two pairs', len(similarity))
     same = _same('hn_nce', groups, len(similarity), similarity.device)
     return _hn_direction(similarity/tau, same, alpha, beta, released) + _hn_direction(similarity.T/tau, same, alpha, beta, False)
@@ -411,6 +433,7 @@ def cico_matrix(
     "(V, G) array of mix*i2t + (1-mix)*t2i, in blocks: memory for the result and `block` rows of each side only."
     where, block, device = 'cico_matrix', _count('cico_matrix', 'block', block), pick_device(device)
     if not 0 <= mix <= 1: raise InputError(where, 'mix', 'a number in [0, 1]', mix)
+    video_mask, text_mask = (np.array(m) if isinstance(m, (list, tuple)) else m for m in (video_mask, text_mask))
     for n, x, m in (('video', video, video_mask), ('text', text, text_mask)):
         if not (torch.is_tensor(x) or isinstance(x, np.ndarray)) or x.ndim != 3 or not len(x): raise InputError(where, n, 'an array or tensor (N, T, D)', f'{type(x).__name__} of shape {np.shape(x)}')
         if m is not None and tuple(m.shape) != tuple(x.shape[:2]): raise InputError(where, f'{n}_mask', f'shape {tuple(x.shape[:2])}', tuple(m.shape))
@@ -528,6 +551,14 @@ def _load(path, names=None, **kw):
     except FileNotFoundError: raise InputError(short_path(path), 'file', 'a NumPy file', 'no such file') from None
     except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as e: raise InputError(short_path(path), 'content', 'a NumPy file of plain numbers', f'{e}'[:120]) from None
 
+@contextmanager
+def _named(path):
+    "Complaints about what came from a file in the name of the file."
+    try: yield
+    except InputError as e:
+        if e.field.split('[')[0] not in ('similarity', 'groups', 'texts', 'video', 'text', 'video_mask', 'text_mask'): raise
+        raise InputError(short_path(path), e.field, e.expected, e.found) from None
+
 def _side(folder, side):
     "`(features, mask, names)` of 'video' or 'text' in a folder: (N, D) or (N, T, D); mask and names may be None."
     if (folder/side).is_dir():
@@ -536,6 +567,8 @@ def _side(folder, side):
         fits = lambda a: a.ndim in (1, 2) and a.ndim == arrays[0].ndim and a.size and a.shape[-1] == arrays[0].shape[-1]
         bad = next((i for i, a in enumerate(arrays) if not fits(a)), None)
         if bad is not None: raise InputError(short_path(files[bad]), 'shape', f'(D,) or (n, D) like {files[0].name} {arrays[0].shape}', arrays[bad].shape)
+        for f, a in zip(files, arrays):
+            if a.dtype.kind == 'f' and not np.isfinite(a).all(): raise InputError(short_path(f), 'content', 'finite numbers', f'{(~np.isfinite(a)).sum()} that are not')
         names = [f.stem for f in files]
         if arrays[0].ndim == 1: return np.stack(arrays), None, names
         tokens, n = pad(arrays)
@@ -557,7 +590,8 @@ def _folder_similarity(folder, **options):
     where = short_path(folder)
     if vn and tn and vn != tn: raise InputError(where, 'text', 'the file names of video', f'{sorted(set(vn) ^ set(tn))[:2]} on one side only')
     if v.ndim != t.ndim or v.ndim not in (2, 3): raise InputError(where, 'features', 'video and text both (N, D) or both (N, T, D)', f'{v.shape} and {t.shape}')
-    return _pooled(where, v, t) if v.ndim == 2 else cico_matrix(v, t, vm, tm, **options)
+    if v.ndim == 2: return _pooled(where, v, t)
+    with _named(folder): return cico_matrix(v, t, vm, tm, **options)
 
 def _lines(path):
     try: return path.read_text(encoding='utf-8-sig').splitlines()
@@ -566,6 +600,7 @@ def _lines(path):
 def load_similarity(path, **options):
     "`{'similarity', 'groups', 'texts'}` (the last two may be missing) of a matrix file or a folder of features; `options` go to `cico_matrix`."
     path = Path(path)
+    for o in options: check_name(o, list(inspect.signature(cico_matrix).parameters)[4:], 'option', 'load_similarity')
     if path.is_dir():
         texts = _lines(path/'texts.txt') if (path/'texts.txt').is_file() else None
         return dict(similarity=_folder_similarity(path, **options), **({'texts': texts} if texts else {}))
@@ -587,5 +622,5 @@ def evaluate_files(
     "`(Retrieval, figure)` of a similarity matrix or of features on disk: pooled features by cosine, tokens by CiCo's similarity."
     held = load_similarity(path, mask_inner=mask_inner, **options)
     texts, groups = (held.get(n) if x is None else x for n, x in (('texts', texts), ('groups', groups)))
-    result = evaluate_retrieval(held['similarity'], groups, texts, ties, merge, resamples, seed=seed)
+    with _named(path): result = evaluate_retrieval(held['similarity'], groups, texts, ties, merge, resamples, seed=seed)
     return result, result.plot()

@@ -26,9 +26,9 @@ from sklearn.utils.extmath import randomized_svd
 from torch import nn
 
 # %% ../nbs/50_san.ipynb #fa0c5006
-from .cico import _folder_similarity, _load, _mask, _pooled, _side, _tokens, cico_loss, cico_pairs, evaluate_files
-from .core import InputError, check_name, load_json, load_pickle, save_json, set_seed, short_path
-from .metrics import _array, bootstrap_interval, rank_summary, retrieval_ranks
+from .cico import _folder_similarity, _load, _mask, _named, _pooled, _side, _tokens, cico_loss, cico_pairs, evaluate_files
+from .core import InputError, check_name, load_json, load_pickle, pick_device, save_json, set_seed, short_path
+from .metrics import _indices, bootstrap_interval, rank_summary, retrieval_ranks
 from .training import FitConfig, fit, global_mean, mask_of, pad
 
 # %% ../nbs/50_san.ipynb #d5deb4a3
@@ -38,8 +38,10 @@ def word_shares(
     words, # (B, Tt) number of each token's word, -1: of none
     tau=.07
 ):
-    "(B, Tv, Tt): for each sign token, the probability of the word at each text token; 0 where there is none (SAN, reading of section 3)."
+    "(B, Tv, Tt): for each sign token, the probability of the word at each text token; 0 where there is none (SAN)."
     v, t = _tokens('word_shares', 'video', video), _tokens('word_shares', 'text', text)
+    if len(t) != len(v) or t.shape[2] != v.shape[2]: raise InputError('word_shares', 'text', f'shape ({len(v)}, Tt, {v.shape[2]}) as in video', tuple(t.shape))
+    dtype = torch.promote_types(v.dtype, t.dtype); v, t = v.to(dtype), t.to(dtype)
     words = torch.as_tensor(words, device=t.device)
     if words.shape != t.shape[:2]: raise InputError('word_shares', 'words', f'shape {tuple(t.shape[:2])}', tuple(words.shape))
     if not (words >= 0).any(1).all(): raise InputError('word_shares', 'words', 'a word in every sentence', f'{int((~(words >= 0).any(1)).sum())} without')
@@ -64,6 +66,8 @@ def reliable_signs(
 ):
     "The `Signs` of all videos whose word has more than `alpha` (SAN: α = .7), in the order of the videos."
     if not 0 <= alpha < 1: raise InputError('reliable_signs', 'alpha', 'a number in [0, 1)', alpha)
+    for name, x in (('video', video), ('text', text)): _tokens('reliable_signs', name, x)
+    if len(text) != len(video) or len(words) != len(video): raise InputError('reliable_signs', 'text', f'{len(video)} sentences with their words, as in video', f'{len(text)} and {len(words)}')
     valid, words, out = _mask('reliable_signs', 'video_mask', video_mask, video), torch.as_tensor(words, device=text.device), []
     for i in range(0, len(video), batch):
         p, at = word_shares(video[i:i+batch], text[i:i+batch], words[i:i+batch], tau).max(-1)
@@ -90,6 +94,7 @@ def confusions(
     "`(count (W, W), signs (W,))`, int64: how many pairs of signs of two different words have a cosine above `beta` (SAN: β = .7), and how many signs a word has."
     where = 'confusions'; x, words = _tokens(where, 'vectors', vectors, 2), torch.as_tensor(words)
     if words.shape != (len(x),) or words.is_floating_point() or words.min() < 0: raise InputError(where, 'words', f'{len(x)} numbers from 0', f'{words.dtype} of shape {tuple(words.shape)}')
+    if n_words is not None and n_words <= words.max(): raise InputError(where, 'n_words', f'more than the largest word number, {int(words.max())}', n_words)
     if not 1 <= block <= 4096: raise InputError(where, 'block', '1 to 4096', block)
     kinds, dense, size = words.to(x.device).unique(return_inverse=True, return_counts=True)
     order = dense.argsort(stable=True); x, dense = F.normalize(x, dim=1)[order], dense[order]
@@ -192,8 +197,9 @@ def guess_loss(model, batch, share=.15):
     return F.cross_entropy(model(ids.masked_fill(hidden, len(model.names)), lengths)[hidden], ids[hidden])
 
 def train_guesser(captions, names, dim=64, config=FitConfig(epochs=15, batch_size=64, lr=3e-3), seed=0, device='cpu'):
-    "A `WordGuesser` trained on captions."
-    set_seed(seed); model, captions = WordGuesser(names, dim), [c for c in captions if c.split()]
+    "A `WordGuesser` trained on those captions that have a known word."
+    captions = [c for c in captions if not set(names).isdisjoint(c.split())]; set_seed(seed); model = WordGuesser(names, dim)
+    if not captions: raise InputError('train_guesser', 'captions', 'a caption with one of the names', 'none')
     fit(model, guess_loss, lambda i: model.rows([captions[k] for k in i]), len(captions), config, seed=seed, device=device, progress=False)
     return model
 
@@ -271,18 +277,20 @@ def load_table(
 
 # %% ../nbs/50_san.ipynb #6618c665
 def released_captions(captions, table, n=5, swap=2, rng=random):
-    "For each caption, `n` hard captions as SAN's released code draws them from Python's generator `rng`."
+    "For each caption, `n` hard captions as SAN's released code draws them from Python's generator `rng`; `InputError` where it has none to draw from."
     out = []
-    for i, c in enumerate(captions):
+    for c in captions:
         words = c.split(); known = [w for w in words if w in table]
-        if not known: out.append(rng.choices([o for j, o in enumerate(captions) if j != i], k=n)); continue
+        if not known:
+            others = [o for o in captions if o != c]
+            if not others: raise InputError('released_captions', 'captions', f'another text in the batch, as the table knows no word of {c!r}', f'{len(captions)} of this text')
+            out.append(rng.choices(others, k=n)); continue
         out.append([])
         for _ in range(n):
-            new = list(words)
-            for old in rng.sample(known, min(swap, len(known))):
-                other = rng.choice(list(table[old])); new = [other if w == old else w for w in new]
-            out[-1].append(' '.join(new))
+            new = {old: rng.choice(list(table[old])) for old in rng.sample(known, min(swap, len(known)))}
+            out[-1].append(' '.join(new.get(w, w) for w in words))
     return out
+
 
 # %% ../nbs/50_san.ipynb #47907674
 def hard_captions(
@@ -308,17 +316,18 @@ def hard_captions(
 # %% ../nbs/50_san.ipynb #99e48961
 def fine_loss(
     logits,    # (B, 1 + K), scaled; the own caption first
-    valid=None # (B, K), False: there is no such hard caption
+    valid=None # (B, K), False or 0: there is no such hard caption
 ):
     "Cross-entropy of the own caption against the hard ones, a mean over the global batch; a row without hard captions costs 0 (SAN, L_fine)."
     if valid is not None:
         if tuple(valid.shape) != (len(logits), logits.shape[1] - 1): raise InputError('fine_loss', 'valid', f'shape {(len(logits), logits.shape[1] - 1)}', tuple(valid.shape))
-        logits = torch.cat([logits[:, :1], logits[:, 1:].masked_fill(~valid, -torch.inf)], 1)
+        if not ((valid == 0) | (valid == 1)).all(): raise InputError('fine_loss', 'valid', '1 for a hard caption and 0 for none', 'other values')
+        logits = torch.cat([logits[:, :1], logits[:, 1:].masked_fill(valid == 0, -torch.inf)], 1)
     return global_mean(-logits.log_softmax(1)[:, 0].sum(), len(logits))
 
 def san_loss(
     video, text, # (B, Tv, D) and (B, Tt, D), row i of one belongs to row i of the other
-    hard,        # (B, K, Th, D): hard captions of each video
+    hard,        # (B, K, Th, D): hard captions of each video; Th = Tt unless `mask_inner`, as padding takes part
     video_mask=None, text_mask=None, # 1 = valid
     hard_mask=None, # (B, K, Th), 1 = valid; of a caption that is not there, one token must be
     valid=None,  # (B, K), False: there is no such caption
@@ -330,6 +339,7 @@ def san_loss(
     inner = {k: options[k] for k in ('tau', 'mask_inner') if k in options}
     coarse = cico_loss(video, text, video_mask, text_mask, scale, dual=1., **options)
     if not lam: return coarse
+    if not inner.get('mask_inner') and hard.shape[2] != text.shape[1]: raise InputError('san_loss', 'hard', f'{text.shape[1]} tokens as in text, or mask_inner=True', hard.shape[2])
     own = cico_pairs(video, text[:, None], video_mask, None if text_mask is None else torch.as_tensor(text_mask)[:, None], **inner)[0]
     far = cico_pairs(video, hard, video_mask, hard_mask, **inner)[0]
     return coarse + lam*fine_loss(scale*torch.cat([own, far], 1), valid)
@@ -379,16 +389,21 @@ def load_fine_set(path):
     "`(FineSet, manifest)` of a file; `InputError` unless the content has the hash of the manifest."
     d, where = load_json(path), short_path(path)
     if not isinstance(d, dict) or set(d) != {'manifest', 'captions', 'candidates'}: raise InputError(where, 'fields', 'manifest, captions, candidates', ', '.join(d) if isinstance(d, dict) else type(d).__name__)
+    for k, kind in (('manifest', dict), ('captions', list), ('candidates', list)):
+        if not isinstance(d[k], kind): raise InputError(where, k, 'an object' if kind is dict else 'a list', type(d[k]).__name__)
     if d['manifest'].get('sha256') != _digest([d['captions'], d['candidates']]): raise InputError(where, 'sha256', 'the hash of the content', 'another')
     return FineSet(d['captions'], d['candidates']), d['manifest']
 
 # %% ../nbs/50_san.ipynb #c1d3efca
 def fine_ranks(own, hard, valid=None):
-    "(N,) ranks from 1 of scores `own` (N,) among `hard` (N, K), of which `valid` (N, K) count; ties count against."
-    own, hard = np.asarray(own, float), np.asarray(hard, float)
-    if hard.ndim != 2 or own.shape != (len(hard),) or not np.isfinite(own).all(): raise InputError('fine_ranks', 'own', f'{len(hard)} finite scores', f'shape {own.shape}')
+    "(N,) ranks from 1 of scores `own` (N,) among `hard` (N, K), of which `valid` (N, K) count, one a row at least; ties count against."
+    where, own, hard = 'fine_ranks', np.asarray(own, float), np.asarray(hard, float)
+    if hard.ndim != 2 or own.shape != (len(hard),): raise InputError(where, 'own', f'{len(hard)} scores for hard of shape (N, K)', f'shape {own.shape} for {hard.shape}')
     valid = np.ones(hard.shape, bool) if valid is None else np.asarray(valid, bool)
-    if valid.shape != hard.shape or not np.isfinite(hard[valid]).all(): raise InputError('fine_ranks', 'hard', f'finite scores, and valid of shape {hard.shape}', f'valid of shape {valid.shape}')
+    if valid.shape != hard.shape: raise InputError(where, 'valid', f'shape {hard.shape}', valid.shape)
+    for n, x in (('own', own), ('hard', hard[valid])):
+        if not np.isfinite(x).all(): raise InputError(where, n, 'finite scores', f'{int((~np.isfinite(x)).sum())} that are not')
+    if not valid.any(1).all(): raise InputError(where, 'valid', 'a hard caption in every row', f'{int((~valid.any(1)).sum())} rows without')
     first = np.ones((len(own), 1), bool)
     return retrieval_ranks(np.hstack([own[:, None], hard]), np.zeros(len(own), int), valid=np.hstack([first, valid])).ranks
 
@@ -397,42 +412,84 @@ def rank_metrics(ranks):
     m = rank_summary(np.asarray(ranks)); return {k: m[k] for k in ('R1', 'R5', 'R10', 'MRR')}
 
 # %% ../nbs/50_san.ipynb #dfaf0642
-def _fine_of_folder(folder, tau=.07, mask_inner=True, mix=.5):
-    "(own (N,), hard (N, K)) scores of a folder with `fine.npy`."
-    (v, vm, _), (t, tm, _) = (_side(folder, s) for s in ('video', 'text')); f, where = np.array(_load(folder/'fine.npy')), short_path(folder/'fine.npy')
-    if f.ndim != v.ndim + 1 or len(f) != len(v) or f.shape[-1] != v.shape[-1] or len(t) != len(v): raise InputError(where, 'shape', f'({len(v)}, K, {"T, "*(v.ndim == 3)}{v.shape[-1]}), and a caption of each video', f.shape)
-    there = np.isfinite(f).all(axis=tuple(range(2, f.ndim))); f = np.where(there.reshape(there.shape + (1,)*(f.ndim - 2)), f, 0)
-    if v.ndim == 2: own, far = (np.array([_pooled(where, a[None], b)[0] for a, b in zip(v, x)]) for x in (np.asarray(t)[:, None], np.where(there[..., None], f, 1)))
+def _fine_features(folder, v):
+    "(features, mask or None, which are there) of the hard captions of videos `v` in a folder."
+    f, where = np.array(_load(folder/'fine.npy')), short_path(folder/'fine.npy')
+    if f.dtype.kind not in 'fiu' or f.ndim != v.ndim + 1 or len(f) != len(v) or f.shape[-1] != v.shape[-1] or not f.size: raise InputError(where, 'shape', f'({len(v)}, K, {"T, "*(v.ndim == 3)}{v.shape[-1]}), of numbers', f'{f.shape} of {f.dtype}')
+    there = ~np.isnan(f).all(axis=tuple(range(2, f.ndim))); f = np.where(there.reshape(there.shape + (1,)*(f.ndim - 2)), f, 0)
+    if v.ndim == 2: used = there[..., None]; mask = None
     else:
-        fm = np.ones(f.shape[:3], bool) if not (folder/'fine_mask.npy').is_file() else np.array(_load(folder/'fine_mask.npy')).astype(bool); fm[..., 0] |= ~there
-        tensor = lambda x, kind=np.float32: torch.from_numpy(np.array(x, kind))
-        score = lambda x, m: sum(w*s for w, s in zip((mix, 1 - mix), cico_pairs(tensor(v), tensor(x), vm, m, tau, mask_inner))).numpy()
-        own, far = score(np.asarray(t)[:, None], None if tm is None else np.asarray(tm)[:, None]), score(f, fm)
-    return own[:, 0], np.where(there, far, np.nan)
+        file = folder/'fine_mask.npy'; mask = np.ones(f.shape[:3], bool) if not file.is_file() else np.array(_load(file)); bad = short_path(file)
+        if mask.shape != f.shape[:3]: raise InputError(bad, 'shape', f.shape[:3], mask.shape)
+        if not np.isin(mask, (0, 1)).all(): raise InputError(bad, 'content', '1 for a valid token and 0 for padding', 'other values')
+        mask = mask.astype(bool); mask[..., 0] |= ~there
+        if not mask.any(-1).all(): raise InputError(bad, 'content', 'a valid token in every caption that is there', f'{int((~mask.any(-1)).sum())} without')
+        used = mask[..., None]
+    wrong = (~np.isfinite(f) & used).any(axis=tuple(range(2, f.ndim)))
+    if wrong.any(): raise InputError(where, f'caption {np.argwhere(wrong)[0].tolist()}', 'finite numbers, or NaN throughout for none', f'{wrong.sum()} captions with others')
+    return np.where(used, f, 0) if mask is not None and (folder/'fine_mask.npy').is_file() else f, mask, there
 
-def fine_scores(path, **options):
+def _widened(x, n, axis):
+    "`x` with zeros up to `n` along an axis."
+    return np.pad(x, [(0, n - x.shape[axis] if a == axis % x.ndim else 0) for a in range(x.ndim)])
+
+
+# %% ../nbs/50_san.ipynb #191c85ac
+def _fine_of_folder(folder, groups=None, tau=.07, mask_inner=True, mix=.5, device='auto', numbers=2**24):
+    "(own (N,), hard (N, K)) scores of a folder with `fine.npy`, in blocks of videos of about so many cosines; the very caption scores the very same."
+    (v, vm, _), (t, tm, _) = (_side(folder, s) for s in ('video', 'text')); f, fm, there = _fine_features(folder, v)
+    if groups is None and len(t) != len(v): raise InputError(short_path(folder), 'groups', f'the caption of each of {len(v)} videos', f'none for {len(t)} captions')
+    at = np.arange(len(v)) if groups is None else _indices(short_path(folder), 'groups', groups, len(v), len(t)); t = np.asarray(t)[at]
+    if v.ndim == 2:
+        both = np.concatenate([t[:, None], np.where(there[..., None], f, 1)], 1)
+        s = np.array([_pooled(short_path(folder), a[None], b)[0] for a, b in zip(v, both)]); masks = np.ones(both.shape[:2] + (1,), bool)
+    else:
+        n = max(t.shape[1], f.shape[2]); tm = np.ones(t.shape[:2], bool) if tm is None else np.asarray(tm)[at]
+        both = np.concatenate([_widened(x, n, -2) for x in (t[:, None], f)], 1).astype(np.float32); masks = np.concatenate([_widened(np.asarray(x, float), n, -1) for x in (tm[:, None], fm)], 1)
+        if mask_inner: both[masks != 1] = 0
+        step, device, s = max(1, numbers//(both.shape[1]*n*v.shape[1])), pick_device(device), []
+        for i in range(0, len(v), step):
+            x, y = (torch.from_numpy(np.array(z[i:i+step], np.float32)).to(device) for z in (v, both)); m = [None if z is None else torch.as_tensor(np.array(z[i:i+step])).to(device) for z in (vm, masks)]
+            with _named(folder), torch.no_grad(): s.append(sum(w*z for w, z in zip((mix, 1 - mix), cico_pairs(x, y, *m, tau, mask_inner))).cpu().numpy())
+        s = np.concatenate(s)
+    same = (both[:, 1:] == both[:, :1]).all(axis=tuple(range(2, both.ndim))) & (masks[:, 1:] == masks[:, :1]).all(-1)
+    return s[:, 0], np.where(there, np.where(same, s[:, :1], s[:, 1:]), np.nan)
+
+def fine_scores(
+    path, # as for `evaluate_san`
+    groups=None, # (V,) column of each video's own sentence; default: as stored, or video i has sentence i
+    **options # `tau`, `mask_inner`, `mix`, `device` as in `cico_matrix`
+):
     "(own (N,), hard (N, K) with NaN where there is none) of a file or folder that `evaluate_san` reads; None where it has no fine part."
-    path = Path(path)
-    if path.is_dir(): return _fine_of_folder(path, **options) if (path/'fine.npy').is_file() else None
+    path, where = Path(path), short_path(path)
+    if path.is_dir(): return _fine_of_folder(path, groups, **options) if (path/'fine.npy').is_file() else None
     if path.suffix != '.npz' or 'fine' not in (held := _load(path, ('similarity', 'groups', 'fine'))): return None
-    s, far = held['similarity'], held['fine']; at = held.get('groups', np.arange(len(s)))
-    if far.ndim != 2 or len(far) != len(s): raise InputError(short_path(path), 'fine', f'shape ({len(s)}, K)', far.shape)
-    return s[np.arange(len(s)), at], far
+    if 'similarity' not in held or held['similarity'].ndim != 2: raise InputError(where, 'similarity', "an array called 'similarity' of shape (V, G)", 'none')
+    s, far = held['similarity'], held['fine']; at = groups if groups is not None else held.get('groups', np.arange(len(s)))
+    if far.ndim != 2 or len(far) != len(s): raise InputError(where, 'fine', f'shape ({len(s)}, K)', far.shape)
+    return s[np.arange(len(s)), _indices(where, 'groups', at, *s.shape)], far
+
 
 # %% ../nbs/50_san.ipynb #132fdb38
 def evaluate_san(
     path, # `.npy` or `.npz` matrix, or a folder of features, with a fine part or without
-    resamples=2000, seed=0, tau=.07, mask_inner=True, mix=.5, # as in `cico_matrix`
-    **options # `texts`, `groups`, `ties`, `merge`, as in `evaluate_files`
+    groups=None, # (V,) column of each video's own sentence; default: as stored, or video i has sentence i
+    resamples=2000, seed=0, tau=.07, mask_inner=True, mix=.5, device='auto', # as in `cico_matrix`
+    **options # `texts`, `ties`, `merge`, as in `evaluate_files`
 ):
-    """`(DataFrame, Retrieval)`: coarse metrics of both directions and, where there are hard captions, fine V2T R1, R5, R10 and MRR, each with an interval over queries (SAN, section 4).
+    """`(DataFrame, Retrieval)`: coarse metrics of both directions and, where there are hard captions, fine V2T R1, R5, R10 and MRR, each with an interval over queries, and the number of videos that have hard captions: the others are left out.
 
     `InputError` for a file or field that is not as described. Ties count against, in the fine part always."""
-    found, figure = evaluate_files(path, resamples=resamples, seed=seed, tau=tau, mask_inner=mask_inner, mix=mix, **options)
-    plt.close(figure); coarse = found.frame(); rows = pd.concat({'coarse': coarse}); fine = fine_scores(path, tau=tau, mask_inner=mask_inner, mix=mix)
+    inner = dict(tau=tau, mask_inner=mask_inner, mix=mix, device=device)
+    found, figure = evaluate_files(path, groups=groups, resamples=resamples, seed=seed, **inner, **options)
+    plt.close(figure); rows = pd.concat({'coarse': found.frame()}); fine = fine_scores(path, groups, **inner)
     if fine is None: return rows, found
-    own, far = fine; r = fine_ranks(own, np.where(np.isnan(far), 0, far), ~np.isnan(far))
-    each = {**{f'R{k}': 100.*(r <= k) for k in (1, 5, 10)}, 'MRR': 100/r}
-    spread = {k: bootstrap_interval(x, np.mean, resamples=resamples, seed=seed) if resamples else (None, None) for k, x in each.items()}
-    lines = pd.DataFrame({('fine', 'v2t', k): dict(value=x.mean(), low=spread[k][0], high=spread[k][1]) for k, x in each.items()}).T
-    return pd.concat([rows, lines]), found
+    own, far = fine; there = ~np.isnan(far); on = there.any(1); each = dict.fromkeys(('R1', 'R5', 'R10', 'MRR'), np.full(1, np.nan))
+    if on.any():
+        try: r = fine_ranks(own[on], np.where(there, far, 0)[on], there[on])
+        except InputError as e: raise InputError(short_path(path), {'hard': 'fine'}.get(e.field, e.field), e.expected, e.found) from None
+        each = {**{f'R{k}': 100.*(r <= k) for k in (1, 5, 10)}, 'MRR': 100/r}
+    spread = {k: bootstrap_interval(x, np.mean, resamples=resamples, seed=seed) if resamples and on.any() else (None, None) for k, x in each.items()}
+    lines = {('fine', 'v2t', k): dict(value=x.mean(), low=spread[k][0], high=spread[k][1]) for k, x in each.items()}
+    return pd.concat([rows, pd.DataFrame(lines | {('fine', 'v2t', 'videos'): dict(value=on.sum(), low=None, high=None)}).T]), found
+

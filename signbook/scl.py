@@ -91,24 +91,43 @@ class Trajectories:
         for i in range(0, self.n, step): at = slice(i, min(i + step, self.n)); yield at, np.asarray(self.s[:, at], np.float32)
 
 def new_trajectories(epochs, n, path=None, dtype=np.float16):
-    "Empty `Trajectories` in memory, or in a new file `path` (.npy): 2·K·N² bytes in half precision."
+    "`Trajectories` of NaN, not recorded yet, in memory or in a new file `path` (.npy): 2·K·N² bytes in half precision."
     shape = len(epochs), n, n
-    return Trajectories(np.zeros(shape, dtype) if path is None else np.lib.format.open_memmap(path, 'w+', dtype, shape), tuple(epochs))
+    s = np.empty(shape, dtype) if path is None else np.lib.format.open_memmap(path, 'w+', dtype, shape)
+    for plane in s: plane[:] = np.nan
+    return Trajectories(s, tuple(epochs))
 
 def load_trajectories(path, epochs):
-    "`Trajectories` from a file, read as they are needed."
-    try: return Trajectories(np.load(path, mmap_mode='r', allow_pickle=False), tuple(epochs))
-    except (OSError, ValueError) as e: raise InputError(short_path(path), 'file', 'a .npy file of numbers', f'{e}'[:120]) from None
+    "`Trajectories` from a .npy file, read as they are needed."
+    where = short_path(path)
+    try: s = np.load(path, mmap_mode='r', allow_pickle=False)
+    except (OSError, ValueError, EOFError) as e: raise InputError(where, 'file', 'a .npy file of numbers', f'{e}'[:120]) from None
+    if not isinstance(s, np.ndarray): raise InputError(where, 'file', 'a .npy file of numbers', 'a .npz archive')
+    try: return Trajectories(s, tuple(epochs))
+    except InputError as e: raise InputError(where, e.field, e.expected, e.found) from None
+
 
 # %% ../nbs/41_scl.ipynb #8117d0a5
 class Recorder:
-    "For `watch` of `signbook.training.fit`: at those epochs that `trajectories` have, fill them with `encode(model)` -> (video, text, video mask, text mask). Call `start(model)` for epoch 0."
-    def __init__(self, trajectories, encode, **options): self.t, self.encode, self.options, self.epoch = trajectories, encode, options, 0
-    def start(self, model): self.epoch = -1; self(model); return self
+    """For `watch` of `signbook.training.fit`: at those epochs that `trajectories` have, fill them with `encode(model)` -> (video, text, video mask, text mask).
+
+    `config`: the `FitConfig` of the training; without one, `fit` has to call after each epoch. Call `start(model)` for epoch 0: in eval mode and without gradients, like the rest."""
+    def __init__(self, trajectories, encode, config=None, **options):
+        self.t, self.encode, self.options, self.epoch = trajectories, encode, options, 0
+        self.every, self.last = (config.every, config.epochs) if config else (1, math.inf)
+        missed = [e for e in trajectories.epochs if e > self.last or e % self.every and e != self.last]
+        if missed: raise InputError('Recorder', 'epochs', f'0, multiples of {self.every} and the last one, {self.last}', missed)
+        if config and config.every > 1 and config.max_steps: raise InputError('Recorder', 'config.every', '1 where max_steps may end an epoch early', config.every)
+    def start(self, model):
+        self.epoch, mode = -self.every, model.training
+        with torch.no_grad(): self(model.eval())
+        model.train(mode)
+        return self
     def __call__(self, model):
-        self.epoch += 1
+        self.epoch = min(self.epoch + self.every, self.last)
         if self.epoch in self.t.epochs: fill_similarity(self.t.s[self.t.epochs.index(self.epoch)], *self.encode(model), **self.options)
         return {}
+
 
 # %% ../nbs/41_scl.ipynb #2c883ef7
 HATS = ('fit', 'endpoint')
@@ -129,14 +148,23 @@ def thinned(
 ):
     "Those checkpoints that lie `interval` epochs apart."
     check_name(start, ('saved', 'untrained'), 'start', 'thinned')
+    if not interval > 0: raise InputError('thinned', 'interval', 'a number above 0', interval)
     keep = [k for k, e in enumerate(t.epochs) if e % interval == 0 and (e > 0 or start == 'untrained')]
     if len(keep) < 2: raise InputError('thinned', 'interval', f'two checkpoints among the epochs {t.epochs}', f'{len(keep)} at interval {interval}')
-    return Trajectories(t.s if len(keep) == len(t.epochs) else t.s[keep], tuple(t.epochs[k] for k in keep))
+    steps = set(np.diff(keep).tolist()); at = slice(keep[0], keep[-1] + 1, steps.pop()) if len(steps) == 1 else keep # a slice copies nothing
+    return Trajectories(t.s[at], tuple(t.epochs[k] for k in keep))
+
+def _unrecorded(t, x):
+    "The `InputError` of the first checkpoint that is not finite in a block (K, n, N)."
+    k = int(np.argmin(np.isfinite(x).all((1, 2)))); return InputError('Trajectories', f's[{k}]', f'a recorded checkpoint of epoch {t.epochs[k]:g}', 'NaN or infinity')
 
 def ends_of(t, hat='fit'):
-    "Yield (slice of videos, ŝ at the start (n, N), ŝ at the end (n, N)), float32."
+    "Yield (slice of videos, ŝ at the start (n, N), ŝ at the end (n, N)), float32; `InputError` for a checkpoint that was not recorded."
     w = end_weights(t.epochs, hat).astype(np.float32)
-    for at, x in t.blocks(): yield at, *np.einsum('ek,kij->eij', w, x, optimize=True)
+    for at, x in t.blocks():
+        ends = np.einsum('ek,kij->eij', w, x, optimize=True)
+        if not np.isfinite(ends).all(): raise _unrecorded(t, x)
+        yield at, *ends
 
 def delta_of(t, hat='fit', out=None, dtype=np.float32):
     "(N, N) δ of all videos and texts, in blocks; `out` may be a memory map."
@@ -165,13 +193,13 @@ def median_level(t, hat='fit', most=2**22):
 
 # %% ../nbs/41_scl.ipynb #82ebbe71
 def class_shares(t, eps=.05, cut=None, rule='change', hat='fit', among=None):
-    "{class: percent of negatives}; `among` (slice of videos) -> (n, N) bool narrows the negatives."
+    "{class: percent of negatives}, NaN if there is none; `among` (slice of videos) -> (n, N) bool narrows the negatives."
     cut, count = median_level(t, hat) if cut is None else cut, np.zeros(4)
     for at, a, b in ends_of(t, hat):
         on = np.arange(t.n) != np.arange(at.start, at.stop)[:, None]
         if among is not None: on = on & among(at)
         count += np.bincount(trajectory_classes(a, b, cut, eps, rule)[on], minlength=4)
-    return dict(zip(CLASSES, (100*count/max(count.sum(), 1)).tolist()))
+    return dict(zip(CLASSES, (100*count/(count.sum() or math.nan)).tolist()))
 
 # %% ../nbs/41_scl.ipynb #48d9730f
 EPSILONS = (0., .01, .02, .05, .1, .15, .2, .3)
@@ -259,9 +287,14 @@ def _chosen(free, q, u, rng, omega, pick, pool):
 # %% ../nbs/41_scl.ipynb #10c79eb9
 def selected_batches(
     rows, # `rows[u]` -> (N,) float32: δ_u· + δ_·u
-    n, batch_size, q, rng,
+    n, batch_size,
+    q, # quantile of the scores from which a candidate is taken; None: any candidate, at random
+    rng,
     near=None, # near[u]: samples that must not meet u
-    omega=.05, pick='quantile', pool=None, drop_last=False
+    omega=.05, # share of the candidates by which the place of the quantile is moved at random, up or down
+    pick='quantile', # of `PICKS`; 'mixture': the hardest candidate with probability q, else the easiest
+    pool=None, # candidates drawn for each choice; None: all that are left
+    drop_last=False # True: no batch smaller than batch_size
 ):
     "Yield (batch, how many of its members could not be kept apart) until no sample is left."
     free, order, noise = _Free(n), rng.permutation(n), rng.random(n)
@@ -325,7 +358,10 @@ class PairSelectionSampler(BatchSampler):
         seed=0, *, epochs=80, first=1, # as in `quantile_at`
         hat='fit', # for `Trajectories`
         omega=.05, pick='quantile', pool=None, # as in `selected_batches`
-        drop_last=False, share=(0, 1), dtype=None, n=None
+        drop_last=False, # leave out a last batch that is smaller
+        share=(0, 1), # (rank, world): yield this rank's share of each batch; none may be empty
+        dtype=None, # of δ + δᵀ, as in `symmetric`
+        n=None # samples, where there is no delta
     ):
         where = 'PairSelectionSampler'; check_name(schedule, SCHEDULES, 'schedule', where); check_name(pick, PICKS, 'pick', where)
         delta = delta_of(delta, hat) if isinstance(delta, Trajectories) else delta
@@ -334,6 +370,8 @@ class PairSelectionSampler(BatchSampler):
         self.n, self.epoch, self.violations = n if delta is None else len(delta), 0, 0
         for name, x, ok in (('batch_size', batch_size, batch_size >= 1), ('epochs', epochs, epochs >= 1), ('omega', omega, 0 <= omega <= 1), ('pool', pool, pool is None or pool >= 1)):
             if not ok: raise InputError(where, name, 'between 0 and 1' if name == 'omega' else 'at least 1', x)
+        smallest = batch_size if drop_last else self.n % batch_size or batch_size
+        if not 0 <= share[0] < share[1] or share[1] > smallest: raise InputError(where, 'share', f'(rank, world) with rank < world <= {smallest}, the members of the smallest batch', share)
         super().__init__(range(self.n), batch_size, drop_last)
         self.schedule, self.seed, self.epochs, self.first, self.omega, self.pick, self.pool, self.share, self.dtype = schedule, seed, epochs, first, omega, pick, pool, share, dtype
         self.near = _apart(exclude, self.n); self.use(delta)
@@ -366,16 +404,19 @@ def meetings(batches, groups):
 
 # %% ../nbs/41_scl.ipynb #eb313157
 class OnlineSelectionSampler(PairSelectionSampler):
-    "Pair selection by similarities of the model in training: `similarity()` -> (N, N), called by `set_epoch`."
+    """Pair selection by similarities of the model in training: `similarity()` -> (N, N), called by `set_epoch`, which `fit` calls in training mode and with gradients on; eval mode and `no_grad` are up to `similarity`.
+
+    Epoch 0 is random, and by 'change' it begins anew; a training resumed later has no start to compare with: `InputError`."""
     def __init__(self, similarity, n, batch_size, schedule='log', exclude=None, seed=0, *, score='change', **options):
         super().__init__(None, batch_size, schedule, exclude, seed, n=n, **options)
         self.similarity, self.score, self.start = similarity, check_name(score, ('change', 'level'), 'score', 'OnlineSelectionSampler'), None
     def set_epoch(self, epoch):
+        change = self.score == 'change'
+        if change and epoch and self.start is None: raise InputError('OnlineSelectionSampler', 'epoch', 'to begin at 0, from where change is measured', epoch)
         self.epoch = epoch
-        if epoch == 0 and self.score == 'level': return
-        now = self.similarity()
-        if self.start is None: self.start = now; return self.use(now if self.score == 'level' else None)
-        self.use(now if self.score == 'level' else now - self.start)
+        if not epoch: self.start = np.array(self.similarity()) if change else None; return self.use(None)
+        now = self.similarity(); self.use(now - self.start if change else now)
+
 
 # %% ../nbs/41_scl.ipynb #0a53f97e
 class SCLSLT(GFSLT):

@@ -235,6 +235,23 @@ def test_pooled():
     hole = vm.clone(); hole[:, -1] = True; near(pool_tokens(v, hole, 'last'), v[:, -1], 0)
     with pytest.raises(InputError, match='pooling'): pool_tokens(v, vm, 'max')
     with pytest.raises(InputError, match='8 dimensions'): pooled_similarity(v, w[..., :5])
+    near(pooled_similarity(v.float(), w, vm, wm), pooled_similarity(v, w, vm, wm), 1e-6)
+    for side in ('video', 'text'):
+        with pytest.raises(InputError, match=f'pooled_similarity: {side}'): pooled_similarity(**{**dict(video=v, text=w), side: v*math.nan})
+
+
+@pytest.mark.parametrize('f', [lambda v, w, c: cico_pairs(v, w[:, None])[0], lambda v, w, c: pooled_similarity(v, w), lambda v, w, c: pool_tokens(v), lambda v, w, c: BagScores(v, w[0]).all(c)[0], lambda v, w, c: BagScores(v, w[0]).own(c[:, None])[1]])
+def test_scores_are_in_float32_under_autocast(f):
+    v, w, _, _ = tokens(5, 5); v, w, c = v.float(), w.float(), torch.randint(1, 3, (5, w.shape[1])).float(); want = f(v, w, c)
+    with torch.autocast('cpu', torch.bfloat16): got = f(v, w, c)
+    assert got.dtype == torch.float32; near(got, want, 1e-6)
+
+
+def test_bags_need_a_word_in_every_caption_and_take_float64():
+    v, w, _, _ = tokens(5, 5); bags = BagScores(v, w[0]); c = torch.ones(5, w.shape[1])
+    assert bags.all(c)[0].dtype == torch.float64; c[2] = 0
+    for f in (bags.all, lambda c: bags.own(c[:, None])):
+        with pytest.raises(InputError, match='counts'): f(c)
 
 
 # losses
@@ -311,6 +328,11 @@ def test_two_processes(tmp_path):
     try: cico_loss(x[0], x[1][:, :4 - rank], mask[at])
     except ValueError as e: assert 'same number of tokens' in str(e)
     else: raise SystemExit(1)
+    short = x[0][:, :6 - rank], x[1], mask[at][:, :6 - rank]
+    try: cico_loss(*short)
+    except ValueError as e: assert 'video: expected the same number of tokens' in str(e)
+    else: raise SystemExit(1)
+    assert cico_loss(*short, mask_inner=True).item() == cico_loss(x[0], x[1], mask[at], mask_inner=True).item()
     dist.barrier(); dist.destroy_process_group()
     '''
     port = 29500 + os.getpid() % 1000
@@ -433,3 +455,15 @@ def test_files(tmp_path):
 def test_files_bad_input(tmp_path, name, make, message):
     make(tmp_path/name)
     with pytest.raises(InputError, match=message): evaluate_files(tmp_path/name)
+
+
+def test_files_are_named_and_options_are_known(tmp_path):
+    s = np.eye(3); s[0, 1] = np.nan; np.save(tmp_path/'s.npy', s); np.save(tmp_path/'ok.npy', np.eye(3))
+    for path, kw, message in (('s.npy', {}, 's.npy: similarity'), ('ok.npy', dict(texts=['a']), 'ok.npy: texts'), ('ok.npy', dict(blok=3), 'nearest: block'), ('ok.npy', dict(ties='x'), 'ties')):
+        with pytest.raises(InputError, match=message): evaluate_files(tmp_path/path, **kw)
+    d = tmp_path/'d'; d.mkdir()
+    for n in ('video', 'text'): np.save(d/f'{n}.npy', np.ones((3, 2, 4), np.float32))
+    np.save(d/'video_mask.npy', np.ones((3, 5)))
+    with pytest.raises(InputError, match='d: video_mask'): evaluate_files(d, device='cpu')
+    (d/'video_mask.npy').unlink(); (d/'texts.txt').write_text('a\nb\nc\n\n')
+    with pytest.raises(InputError, match='d: texts: expected 3, one a column, found 4'): evaluate_files(d, device='cpu')

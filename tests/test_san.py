@@ -77,7 +77,7 @@ def test_shares_and_reliable_signs():
 
 
 @pytest.mark.parametrize('change, field', [(dict(words=torch.zeros(2, 3, dtype=torch.long)), 'words'), (dict(words=-torch.ones(2, 4, dtype=torch.long)), 'words'), (dict(alpha=1), 'alpha'), (dict(alpha=-.1), 'alpha'),
-                                           (dict(video=torch.full((2, 3, 4), math.nan)), 'video'), (dict(video_mask=torch.zeros(2, 3)), 'video_mask')], ids=str)
+                                           (dict(video=torch.full((2, 3, 4), math.nan)), 'video'), (dict(text=torch.ones(2, 4, 5)), 'text'), (dict(text=torch.ones(3, 4, 4)), 'text'), (dict(video=torch.ones(0, 3, 4)), 'video'), (dict(video_mask=torch.zeros(2, 3)), 'video_mask')], ids=str)
 def test_reliable_signs_bad_input(change, field):
     with pytest.raises(InputError) as e: reliable_signs(**{**dict(video=torch.ones(2, 3, 4), text=torch.ones(2, 4, 4), words=torch.zeros(2, 4, dtype=torch.long)), **change})
     assert e.value.field == field
@@ -102,7 +102,7 @@ def test_large_counts_are_exact():
     assert count.tolist() == [[0, 3000**2], [3000**2, 0]] and signs.tolist() == [3000, 3000]
 
 
-@pytest.mark.parametrize('change, field', [(dict(words=torch.zeros(3, dtype=torch.long)), 'words'), (dict(words=torch.zeros(4)), 'words'), (dict(words=-torch.ones(4, dtype=torch.long)), 'words'), (dict(block=0), 'block'), (dict(block=10000), 'block'), (dict(vectors=torch.ones(4)), 'vectors')], ids=str)
+@pytest.mark.parametrize('change, field', [(dict(words=torch.zeros(3, dtype=torch.long)), 'words'), (dict(words=torch.zeros(4)), 'words'), (dict(words=-torch.ones(4, dtype=torch.long)), 'words'), (dict(block=0), 'block'), (dict(block=10000), 'block'), (dict(vectors=torch.ones(4)), 'vectors'), (dict(words=torch.arange(4), n_words=3), 'n_words')], ids=str)
 def test_confusions_bad_input(change, field):
     with pytest.raises(InputError, match=field): confusions(**{**dict(vectors=torch.ones(4, 2), words=torch.zeros(4, dtype=torch.long)), **change})
 
@@ -179,6 +179,13 @@ def test_guesser_hides_and_lists():
     assert guess_table(again, CAPTIONS, 2, places=3) == table
 
 
+def test_guesser_leaves_out_captions_without_a_known_word():
+    names = vocabulary(['a b', 'a b', 'c'], 2); c = FitConfig(epochs=2, batch_size=2)
+    with_rare, without = (train_guesser(x, names, 16, c) for x in (['a b', 'a b', 'c', ''], ['a b', 'a b']))
+    assert all(torch.equal(p, q) for p, q in zip(with_rare.parameters(), without.parameters()))
+    with pytest.raises(InputError, match='captions'): train_guesser(['c', ''], names, 16, c)
+
+
 def test_guess_table_is_the_mean_of_single_guesses():
     names = vocabulary(CAPTIONS); torch.manual_seed(0); model = WordGuesser(names, 8).eval()
     table, total = guess_table(model, CAPTIONS, 20, places=10**6), np.zeros((len(names),)*2)
@@ -247,7 +254,30 @@ def test_hard_captions_differ_in_as_many_words_and_from_each_other(swap):
 def test_released_captions_have_the_defects():
     hard = [x for _ in range(200) for x in released_captions(['regen regen', 'wind'], TABLE, 5, 2, random.Random(_))[0]]
     assert 'regen regen' in hard and len(set(hard)) == 3
-    with pytest.raises(IndexError): released_captions(['x'], TABLE)
+    for batch in (['x'], ['x', 'x']):
+        with pytest.raises(InputError, match='another text in the batch'): released_captions(batch, TABLE)
+
+
+def by_the_rules(captions, table, n, rng):
+    "The release's rules, one random number after the other."
+    out = []
+    for c in captions:
+        known = list(filter(table.__contains__, c.split()))
+        if not known: out.append(rng.choices([o for o in captions if o != c], k=n)); continue
+        drafts = []
+        for _ in range(n):
+            pairs = [(w, rng.choice(table[w])) for w in rng.sample(known, min(2, len(known)))]
+            drafts.append(' '.join(next((b for a, b in pairs[::-1] if a == w), w) for w in c.split()))
+        out.append(drafts)
+    return out
+
+
+@pytest.mark.parametrize('batch, table', [
+    (['a b', 'a b', 'c d'], dict(x=['y'])), (['rain and wind', 'snow'], dict(rain=['wind'], wind=['snow'])), (['rain rain', 'rain rain and wind wind'], dict(rain=['snow', 'wind', 'sun'], wind=['rain', 'sun']))])
+def test_released_captions_follow_the_rules(batch, table):
+    for seed in range(30): assert released_captions(batch, table, 5, rng=random.Random(seed)) == by_the_rules(batch, table, 5, random.Random(seed))
+    assert 'a b' not in released_captions(['a b', 'a b', 'c d'], dict(x=['y']), 50)[0]
+    assert set(released_captions(['rain and wind'], dict(rain=['wind'], wind=['snow']), 20)[0]) == {'wind and snow'}
 
 
 # loss
@@ -259,7 +289,9 @@ def test_fine_loss_by_hand_and_missing_captions():
     want = (math.log(1 + math.exp(-1) + math.exp(-2)) + math.log(1 + math.exp(3)))/2
     assert float(loss) == pytest.approx(want) and z.grad[1, 2] == 0 and z.grad.isfinite().all()
     assert float(fine_loss(z, torch.zeros(2, 2, dtype=torch.bool))) == 0
-    with pytest.raises(InputError, match='valid'): fine_loss(z, torch.ones(2, 3, dtype=torch.bool))
+    assert float(fine_loss(z, valid.long())) == float(loss)
+    for bad in (torch.ones(2, 3, dtype=torch.bool), torch.full((2, 2), 2)):
+        with pytest.raises(InputError, match='valid'): fine_loss(z, bad)
 
 
 def test_san_loss_adds_lambda_times_fine():
@@ -270,6 +302,7 @@ def test_san_loss_adds_lambda_times_fine():
     assert float(b - a) == pytest.approx(float(c - b)) and float(b) > float(a)
     other = h.clone(); other[:, 0, 1:] = 99*torch.randn(4, 2, 6, dtype=torch.double)
     assert float(san_loss(v, t, other, None, tm, hm, scale=3., mask_inner=True)) == pytest.approx(float(b))
+    with pytest.raises(InputError, match='hard: expected 3 tokens'): san_loss(v, t, torch.cat([h, h], 2))
     gone = san_loss(v, t, h, None, tm, hm, torch.zeros(4, 2, dtype=torch.bool), scale=3., mask_inner=True)
     assert float(gone) == pytest.approx(float(a))
 
@@ -299,7 +332,7 @@ def test_ranks_are_those_of_a_loop():
     want = [1 + sum(h >= o for h, k in zip(row, on) if k) for o, row, on in zip(own, hard, valid)]
     r = fine_ranks(own, hard, valid); assert r.tolist() == want
     m = rank_metrics(r); assert m['R5'] == pytest.approx(100*np.mean([x <= 5 for x in want])) and m['MRR'] == pytest.approx(100*np.mean([1/x for x in want]))
-    for bad in (dict(own=own[1:]), dict(valid=valid[1:]), dict(hard=np.full((40, 7), np.nan))):
+    for bad in (dict(own=own[1:]), dict(valid=valid[1:]), dict(hard=np.full((40, 7), np.nan)), dict(valid=valid & (np.arange(40) != 3)[:, None]), dict(own=own + np.inf)):
         with pytest.raises(InputError): fine_ranks(**{**dict(own=own, hard=hard, valid=valid), **bad})
 
 
@@ -317,3 +350,52 @@ def test_one_call_for_coarse_and_fine(tmp_path, tokens):
     if not tokens: assert own[0] == pytest.approx(v[0] @ t[0]/np.linalg.norm(v[0])/np.linalg.norm(t[0]), abs=1e-6)
     np.save(tmp_path/'fine.npy', np.zeros((4, 3, 4)))
     with pytest.raises(InputError, match='fine.npy: shape'): evaluate_san(tmp_path, resamples=0)
+
+
+def put(folder, tokens, **arrays):
+    g = np.random.default_rng(0); shape = (5, 6, 4) if tokens else (5, 4); v = g.normal(size=shape); t = v + .3*g.normal(size=shape); h = np.repeat(t[:, None], 3, 1) + .5*g.normal(size=(5, 3, *shape[1:]))
+    for n, x in (dict(video=v, text=t, fine=h) | arrays).items(): np.save(folder/f'{n}.npy', np.asarray(x, np.float32))
+    return v, t, h
+
+
+fine_r1 = lambda path, **kw: evaluate_san(path, resamples=0, device='cpu', **kw)[0].loc[('fine', 'v2t', 'R1'), 'value']
+
+
+@pytest.mark.parametrize('tokens', [False, True])
+@pytest.mark.parametrize('mask_inner', [False, True])
+def test_the_own_caption_again_ties_with_itself(tmp_path, tokens, mask_inner):
+    _, t, h = put(tmp_path, tokens); far = fine_scores(tmp_path, mask_inner=mask_inner)[1]; h[:, 1] = t; put(tmp_path, tokens, fine=h)
+    own, hard = fine_scores(tmp_path, mask_inner=mask_inner); assert (own == hard[:, 1]).all() and fine_r1(tmp_path, mask_inner=mask_inner) == 0 and np.allclose(hard[:, ::2], far[:, ::2], atol=1e-6)
+    if tokens: assert all(np.allclose(a, b, atol=1e-6) for a, b in zip(san._fine_of_folder(tmp_path, mask_inner=mask_inner, numbers=1), (own, hard)))
+
+
+@pytest.mark.parametrize('tokens', [False, True])
+def test_groups_say_whose_caption_is_whose_in_both_parts(tmp_path, tokens):
+    v, t, h = put(tmp_path, tokens); whole = evaluate_san(tmp_path, resamples=0, device='cpu')[0]; order = np.array([3, 0, 4, 1, 2]); put(tmp_path, tokens, text=t[np.argsort(order)])
+    again = evaluate_san(tmp_path, order, resamples=0, device='cpu')[0]; assert np.allclose(again['value'].astype(float), whole['value'].astype(float))
+    put(tmp_path, tokens, text=t[:2], fine=h)
+    with pytest.raises(InputError, match='groups'): fine_scores(tmp_path)
+    own, _ = fine_scores(tmp_path, [0, 1, 0, 1, 0]); assert own.shape == (5,)
+    s = np.eye(3)[[2, 0, 1]]; np.savez(tmp_path/'s.npz', similarity=s, fine=np.full((3, 2), .5)); assert fine_r1(tmp_path/'s.npz', groups=[2, 0, 1]) == 100 and fine_r1(tmp_path/'s.npz') == 0
+    with pytest.raises(InputError, match='groups'): fine_scores(tmp_path/'s.npz', [0, 1, 7])
+
+
+def test_a_video_without_hard_captions_is_not_asked(tmp_path):
+    far = np.array([[.9, np.nan], [np.nan]*2, [.1, .2]]); np.savez(tmp_path/'s.npz', similarity=np.eye(3)*.5, fine=far)
+    f = evaluate_san(tmp_path/'s.npz', resamples=50)[0].loc[('fine', 'v2t')]['value']; assert f['R1'] == 50 and f['videos'] == 2
+    np.savez(tmp_path/'s.npz', similarity=np.eye(3), fine=far*np.nan); f = evaluate_san(tmp_path/'s.npz', resamples=50)[0].loc[('fine', 'v2t')]; assert f['value'].drop('videos').isna().all() and f.loc['videos', 'value'] == 0
+    np.savez(tmp_path/'s.npz', similarity=np.eye(3), fine=np.where(far == .9, np.inf, far))
+    with pytest.raises(InputError, match='s.npz: fine: expected finite scores, found 1'): evaluate_san(tmp_path/'s.npz', resamples=0)
+
+
+def test_features_with_bad_numbers_are_errors_and_padding_may_be_anything(tmp_path):
+    _, _, h = put(tmp_path, True); far = fine_scores(tmp_path)[1]
+    for bad in (np.nan, np.inf):
+        x = h.copy(); x[1, 2, 4, 0] = bad; put(tmp_path, True, fine=x)
+        with pytest.raises(InputError, match=re.escape('fine.npy: caption [1, 2]')): fine_scores(tmp_path)
+    x = np.full((5, 3, 9, 4), np.nan); x[:, :, :6] = h; put(tmp_path, True, fine=x, fine_mask=np.tile(np.arange(9) < 6, (5, 3, 1))); assert np.allclose(fine_scores(tmp_path)[1], far, atol=1e-6)
+    for mask, message in ((np.ones((5, 3, 7)), 'shape'), (np.full((5, 3, 9), 2), 'content'), (np.zeros((5, 3, 9)), 'valid token')):
+        put(tmp_path, True, fine=np.nan_to_num(x), fine_mask=mask)
+        with pytest.raises(InputError, match=f'fine_mask.npy: .*{message}'): fine_scores(tmp_path)
+    (tmp_path/'f.json').write_text('{"manifest": [], "captions": [], "candidates": []}')
+    with pytest.raises(InputError, match='manifest'): load_fine_set(tmp_path/'f.json')

@@ -75,6 +75,38 @@ def test_classes_narrowed_and_thinned():
         with pytest.raises(InputError): bad()
 
 
+def test_unrecorded_checkpoints_are_refused_and_files_named(tmp_path):
+    t = scl.new_trajectories((0, 5, 10), 4, tmp_path/'s.npy'); t.s[:2] = .3
+    for f in (scl.delta_of, scl.class_shares, scl.median_level, lambda t: PairSelectionSampler(t, 2)):
+        with pytest.raises(InputError, match=r's\[2\]: expected a recorded checkpoint of epoch 10'): f(t)
+    t.s[2] = .1; assert (scl.delta_of(t, 'endpoint') < -.19).all(); t.s[2, 3, 3] = np.nan
+    with pytest.raises(InputError, match='epoch 10'): scl.delta_of(t)
+    (tmp_path/'empty.npy').write_bytes(b''); np.savez(tmp_path/'z.npz', s=np.zeros((2, 3, 3))); np.save(tmp_path/'flat.npy', np.zeros((2, 3, 4)))
+    for name in ('empty.npy', 'z.npz', 'flat.npy', 'none.npy'):
+        with pytest.raises(InputError, match=name): scl.load_trajectories(tmp_path/name, (1, 2))
+
+
+def test_thinned_is_a_view_where_it_can_be():
+    t = trajectories(9)
+    for interval, want in ((2, [1, 3, 5, 7]), (3, [2, 5, 8]), (1, range(9))):
+        thin = scl.thinned(t, interval); assert np.shares_memory(thin.s, t.s) and (thin.s == t.s[list(want)]).all() and (scl.delta_of(thin) == scl.delta_of(Trajectories(t.s[list(want)].copy(), thin.epochs))).all()
+    uneven = Trajectories(t.s[:4], (2, 3, 4, 8)); assert (scl.thinned(uneven, 2).s == t.s[[0, 2, 3]]).all()
+    with pytest.raises(InputError, match='interval'): scl.thinned(t, 0)
+
+
+@pytest.mark.parametrize('config, epochs, message', [(FitConfig(epochs=10, every=5), (0, 5, 7), '7'), (FitConfig(epochs=10), (0, 11), '11'), (FitConfig(epochs=10, every=5, max_steps=3), (5, 10), 'max_steps')], ids=str)
+def test_a_recorder_knows_what_it_will_not_see(config, epochs, message):
+    with pytest.raises(InputError, match=message): scl.Recorder(scl.new_trajectories(epochs, 3), None, config)
+
+
+def test_a_recorder_files_under_the_epoch_and_judges_as_fit_does():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2)); seen = []
+    def encode(m): seen.append((m.training, torch.is_grad_enabled())); x = torch.ones(3, 1, 2); return x, x, None, None
+    t = scl.new_trajectories((0, 2, 5), 3); r = scl.Recorder(t, encode, FitConfig(epochs=5, every=2), device='cpu').start(model)
+    assert seen == [(False, False)] and model.training and [r(model), r.epoch, r(model), r.epoch, r(model), r.epoch] == [{}, 2, {}, 4, {}, 5]
+    assert not np.isnan(t.s).any() and len(seen) == 3
+
+
 def test_drift_share_by_least_squares():
     g = np.random.default_rng(2); n = 12; d = g.standard_normal((n, n)) + 2*g.standard_normal((n, 1)) + g.standard_normal(n); i, j = np.nonzero(~np.eye(n, dtype=bool))
     X = np.concatenate([np.eye(n)[i], np.eye(n)[j]], 1); y = d[i, j] - d[i, j].mean(); rest = y - X @ np.linalg.lstsq(X, y, rcond=None)[0]
@@ -200,6 +232,21 @@ def test_online_goes_by_what_changed_since_the_first_epoch():
     assert _at(s, 2) == _at(PairSelectionSampler(seen[2] - seen[0], 6, 'hard', omega=0.), 2)
     fixed = np.random.default_rng(1).standard_normal((30, 30)); level = scl.OnlineSelectionSampler(lambda: fixed, 30, 6, 'hard', omega=0., score='level')
     _at(level, 0); assert _at(level, 1) == _at(PairSelectionSampler(fixed, 6, 'hard', omega=0.), 1)
+
+
+def test_online_begins_anew_with_epoch_0():
+    same = np.random.default_rng(0).standard_normal((2, 30, 30)); now = [same[0]]; s = scl.OnlineSelectionSampler(lambda: now[0], 30, 6, 'hard', omega=0.)
+    with pytest.raises(InputError, match='begin at 0'): s.set_epoch(3)
+    plain = _at(PairSelectionSampler(None, 6, 'random', n=30), 0); assert _at(s, 0) == plain and _at(s, 0) == plain
+    now[0] = same[1]; _at(s, 1); assert _at(s, 0) == plain
+    now[0] = same[0]; assert _at(s, 1) == _at(PairSelectionSampler(same[0] - same[1], 6, 'hard', omega=0.), 1)
+    level = scl.OnlineSelectionSampler(lambda: now[0], 30, 6, 'hard', score='level'); _at(level, 4); assert _at(level, 0) == plain
+
+
+@pytest.mark.parametrize('n, size, share, ok', [(9, 4, (1, 2), False), (10, 4, (1, 2), True), (8, 2, (0, 3), False), (8, 4, (2, 2), False)])
+def test_no_rank_gets_an_empty_batch(n, size, share, ok):
+    if ok: assert all(PairSelectionSampler(None, size, n=n, share=share)); return
+    with pytest.raises(InputError, match='share'): PairSelectionSampler(None, size, n=n, share=share)
 
 
 # model
