@@ -37,7 +37,7 @@ from ..gfslt import VLP, GFSLTConfig, GFSLTData, VisualTower, frame_features, gf
 from ..metrics import seed_test
 from ..signcl import signcl_loss
 from ..signworld import Size, at_home, gloss_names, in_studio, look_of, make_world, perform, plan_clips, render, rendered, sentence_motions, sentences, world_fingerprint
-from ..slt import GLOSS_SPECIALS, SLT, SLTConfig, SLTData, align, build_vocabulary, evaluate_slt, ids_of, recognition_sums, slt_config, slt_fit, slt_loss
+from ..slt import GLOSS_SPECIALS, SLT, SLTConfig, SLTData, align, build_vocabulary, evaluate_slt, ids_of, recognition_loss, slt_config, slt_fit, slt_loss
 from ..training import FitConfig, fit, global_mean, mask_of
 
 # %% ../../nbs/22_density_tables.ipynb #3a173996
@@ -141,7 +141,7 @@ def taught(pupil, teacher, mask, soft=2.):
 def gloss_loss(kind, frame_loss, model, batch):
     "CTC behind the transformer; 'mutual': in front of it too, and each side teaches the other. With SignCL as `frame_loss`."
     seen, late, early = model(batch); n, mask = seen.encoded.lengths, seen.encoded.mask
-    ctc = lambda lp: global_mean(*recognition_sums(lp, n, batch['glosses'], batch['gloss_lengths'])[:2])
+    ctc = lambda lp: recognition_loss(lp, n, batch['glosses'], batch['gloss_lengths'])[0]
     loss = ctc(late); logs = {'recognition': loss.detach()}
     if kind == 'mutual': loss = loss + ctc(early) + taught(early, late, mask) + taught(late, early, mask)
     if frame_loss is not None: loss = loss + model.visual.config.frame_weight*frame_loss(seen.frames, seen.lengths, batch['word_lengths'])
