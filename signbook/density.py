@@ -11,7 +11,7 @@ __all__ = ['PICKS', 'SignDensity', 'sign_density_ratio', 'density_difference', '
            'density_report', 'save_report', 'glosses_behind']
 
 # %% ../nbs/20_density.ipynb #5f66bd6a
-import math, warnings, zipfile
+import math, os, warnings, zipfile
 from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -200,6 +200,9 @@ def _option(where, field, value, known): return check_name(value, known, field, 
 def _whole(where, field, x, least):
     if isinstance(x, bool) or not isinstance(x, (int, np.integer)) or x < least: raise InputError(where, field, f'an integer >= {least}', repr(x))
     return int(x)
+def _level(where, level):
+    if isinstance(level, bool) or not isinstance(level, (int, float)) or not 0 < level < 1: raise InputError(where, 'level', 'a number between 0 and 1', repr(level))
+    return level
 
 def _grouped(where, features, gloss, distance, singles='keep'):
     "(features, names, sorted codes, order of rows, instances by gloss), checked."
@@ -235,7 +238,7 @@ def sign_density_ratio(
     where = 'sign_density_ratio'
     _option(where, 'pairs', pairs, ('distinct', 'all')); _option(where, 'others', others, ('glosses', 'instances'))
     resamples, block = _whole(where, 'resamples', resamples, 0), _whole(where, 'block', block, 1); seed = _whole(where, 'seed', seed, 0)
-    if not isinstance(level, (int, float)) or not 0 < level < 1: raise InputError(where, 'level', 'a number between 0 and 1', repr(level))
+    level = _level(where, level)
     x, names, codes, order, single = _grouped(where, features, gloss, distance, singles)
     n = np.bincount(codes)
     if n.max() < 2: raise InputError(where, 'gloss', 'a gloss with two instances', f'{len(names)} glosses of one')
@@ -265,11 +268,11 @@ def _means(x, codes, order, n, distance, others, counts, device, block):
 
 # %% ../nbs/20_density.ipynb #08019e84
 def density_difference(a, b, level=.95):
-    "SDR of `a` minus SDR of `b` in points, with the percentile interval over the same resamples of the same instances: dict(effect, low, high)."
-    where = 'density_difference'
+    "SDR of `a` minus SDR of `b` in points, with the percentile interval over the same resamples of the same instances: dict(effect, low, high). `InputError` where the two differ in instances, resamples, distance or any other reading."
+    where = 'density_difference'; level = _level(where, level)
     for s in (a, b):
         if s.resampled is None: raise InputError(where, 'resampled', 'two results with resamples', 'none')
-    other = [f for f in ('resamples', 'seed') if a.settings[f] != b.settings[f]]
+    other = [f for f in ('distance', 'pairs', 'others', 'singles', 'resamples', 'seed') if a.settings[f] != b.settings[f]]
     if not (a.per_gloss['count'].equals(b.per_gloss['count']) and a.single == b.single and a.instances == b.instances): other.append('instances')
     if other: raise InputError(where, other[0], 'the same in both', 'a difference')
     low, high = np.quantile(100*(a.resampled - b.resampled), [(1 - level)/2, (1 + level)/2])
@@ -291,10 +294,11 @@ def measure_density(n=5000, dim=512, glosses=500, resamples=0, device='auto', bl
     """Time and memory of `sign_density_ratio` on n x dim float32 Gaussian clusters: dict of seconds, product_seconds (a full n x n matrix product, extrapolated from sampled blocks), their ratio, and extra_mib,
     the growth of the process's peak memory (its true growth only where nothing larger ran before)."""
     import time
+    n, glosses, block = (_whole('measure_density', k, v, least) for k, v, least in (('n', n, 4), ('glosses', glosses, 2), ('block', block, 1)))
     rng = np.random.default_rng(seed); gloss = rng.integers(0, glosses, n); centre = rng.standard_normal((glosses, dim), np.float32)
     x = np.empty((n, dim), np.float32)
     for a in range(0, n, _PART): x[a:a + _PART] = centre[gloss[a:a + _PART]] + rng.standard_normal((len(x[a:a + _PART]), dim), np.float32)
-    sign_density_ratio(x[:2*glosses], np.arange(2*glosses) % glosses, resamples=0, device=device)
+    few = min(n, 2*glosses); sign_density_ratio(x[:few], np.arange(few) % (few//2), resamples=0, device=device) # warms up
     def product(): return _product_seconds(torch.as_tensor(x[:2*block], device=_device(device)), min(block, n), n)
     first, before, start = product(), peak_memory_mib(), time.perf_counter()
     s = sign_density_ratio(x, gloss, resamples=resamples, device=device, block=block)
@@ -389,7 +393,7 @@ def gloss_instances(
     names=None,  # {gloss id: gloss}; ids that spell the same gloss are one, an id without a gloss stands for itself
     stride=1,    # frames of the alignment that share a row of features
     frames=None, # number of frames of each video, where known: checked
-    at=None      # one array (S,) a video: the frame chosen in each segment, instead of `pick`
+    at=None      # one array (S,) a video: the frame that stands for each sign, instead of `pick`; it may lie outside the segment, as an aligner's choice does
 ):
     """(features (N, D), gloss (N,)): one row for every segment of every video, for `sign_density_ratio`.
 
@@ -423,10 +427,16 @@ def _log_probs(where, x, lengths):
         if np.isnan(v[:n]).any() or v[:n].max() > 1e-3: raise InputError(where, f'log_probs[{b}]', 'log-probabilities, at most 0', 'NaN' if np.isnan(v[:n]).any() else v[:n].max())
     return x, lengths
 
+def _blank(where, blank, classes):
+    if isinstance(blank, bool) or not isinstance(blank, (int, np.integer)) or not 0 <= blank < classes: raise InputError(where, 'blank', f'a class in [0, {classes})', repr(blank))
+    return int(blank)
+
 def _targets(where, targets, lengths, classes, blank):
-    out = []
+    out, blank = [], _blank(where, blank, classes)
     for b, t in enumerate(targets):
-        t = _numpy(t).astype(int).reshape(-1); need = len(t) + int((t[1:] == t[:-1]).sum())
+        t = _numpy(t).reshape(-1)
+        if t.size and t.dtype.kind not in 'iu': raise InputError(where, f'targets[{b}]', 'integers', f'{t.dtype} {t.tolist()}'[:60])
+        t = t.astype(int); need = len(t) + int((t[1:] == t[:-1]).sum())
         if ((t < 0) | (t >= classes) | (t == blank)).any(): raise InputError(where, f'targets[{b}]', f'classes in [0, {classes}) other than blank {blank}', t.tolist())
         if need > lengths[b]: raise InputError(where, f'targets[{b}]', f'at most as many glosses as frames ({lengths[b]})', f'{len(t)} glosses, which need {need} frames')
         out.append(t)
@@ -485,7 +495,7 @@ def collapse(path, blank=0):
 
 def greedy_decode(log_probs, lengths=None, blank=0):
     "The glosses of the most probable class at each frame: a list of class ids for (T, C), a list of lists for (B, T, C)."
-    lp, lengths = _log_probs('greedy_decode', log_probs, lengths)
+    lp, lengths = _log_probs('greedy_decode', log_probs, lengths); blank = _blank('greedy_decode', blank, lp.shape[2])
     out = [collapse(v[:n].argmax(1), blank) for v, n in zip(lp, lengths)]
     return out[0] if np.ndim(log_probs) == 2 else out
 
@@ -500,7 +510,7 @@ def share_blanks(segments, frames):
 
 def alignment_iou(predicted, true):
     "IoU (S,) of the frames of each gloss in two segmentations (S, 3) of a video, or of a list of videos in one array; `InputError` where they do not name the same glosses in the same order."
-    if len(true) and np.ndim(true[0]) == 1 or len(true) == 0 and len(predicted) == 0: predicted, true = [predicted], [true]
+    if any(np.ndim(s) == 1 and len(s) for s in true) or len(true) == 0 and len(predicted) == 0: predicted, true = [predicted], [true]
     if len(predicted) != len(true): raise InputError('alignment_iou', 'predicted', f'{len(true)} videos', len(predicted))
     def one(v, p, t):
         p, t = check_segments(p, f'alignment_iou: predicted {v}'), check_segments(t, f'alignment_iou: true {v}')
@@ -556,7 +566,7 @@ def density_correlations(per_gloss, accuracy, resamples=1000, level=.95, seed=0)
     their two-sided p and bootstrap intervals over glosses, and n (SignCL, Table 10).
 
     Raises `InputError` for fewer than four shared glosses and for a measure or accuracy that is the same for all."""
-    where = 'density_correlations'; t = _joined(where, per_gloss, accuracy, 4)
+    where = 'density_correlations'; level = _level(where, level); t = _joined(where, per_gloss, accuracy, 4)
     for c in ('accuracy', 'inter', 'intra', 'ratio'):
         if np.ptp(t[c]) == 0: raise InputError(where, c, 'values that differ', f'{t[c].iloc[0]} for all {len(t)} glosses')
     at, y, rows = np.random.default_rng(seed).integers(0, len(t), (_whole(where, 'resamples', resamples, 1), len(t))), t['accuracy'].to_numpy(), {}
@@ -628,11 +638,11 @@ def tsne(features, perplexity=30, seed=0):
 
 def tsne_sample(gloss, highlight=7, most=1000, seed=0):
     "(row numbers, highlighted glosses): at most `most` instances, at random but with those of the highlighted glosses first; `highlight` names glosses or counts the most frequent ones."
-    gloss = np.asarray(gloss); known, n = np.unique(gloss, return_counts=True)
+    gloss = np.asarray(gloss); known, n = np.unique(gloss, return_counts=True); by_text = {str(k): k for k in known.tolist()}
     if isinstance(highlight, (int, np.integer)): highlight = known[np.argsort(-n, kind='stable')][:highlight].tolist()
-    for h in highlight: check_name(str(h), [str(k) for k in known], 'gloss', 'tsne_sample')
+    highlight = [by_text[check_name(str(h), by_text, 'gloss', 'tsne_sample')] for h in highlight]
     order = np.random.default_rng(seed).permutation(len(gloss)); first = np.isin(gloss[order], highlight)
-    return np.sort(np.concatenate([order[first], order[~first]])[:most]), list(highlight)
+    return np.sort(np.concatenate([order[first], order[~first]])[:most]), highlight
 
 def tsne_panels(features, gloss, highlight=7, most=1000, perplexity=30, seed=0, sdr=None):
     "Figure with a t-SNE panel for each name of {name: (N, D)}, all of the same instances; `sdr`: {name: percent} for the titles (SignCL, Figure 2)."
@@ -694,6 +704,7 @@ def feature_videos(
     Raises `InputError` by file and field for anything that is not such an array, and for a video that comes twice."""
     if isinstance(source, Mapping): found = ((str(k), _matrix(_numpy(x), 'features', k)) for k, x in source.items())
     else:
+        if not isinstance(source, (str, os.PathLike)): raise InputError('features', 'source', 'a folder, a file or {video: (frames, D)}', type(source).__name__)
         source = Path(source); files = [source] if source.is_file() else sorted(p for p in source.rglob('*') if p.name.endswith(_SUFFIXES)) if source.is_dir() else []
         if not files: raise InputError(short_path(source), 'files', f'at least one of {", ".join(_SUFFIXES)}', 'none' if source.is_dir() else 'no such file or folder')
         def stem(p): name = p.name if p == source else p.relative_to(source).as_posix(); return next((name[:-len(s)] for s in _SUFFIXES if name.endswith(s)), name)
@@ -712,8 +723,12 @@ def read_alignment(
     columns, path = ('name', 'gloss', 'start', 'end'), 'alignment'
     if isinstance(source, pd.DataFrame):
         if missing := [c for c in columns if c not in source]: raise InputError('alignment', missing[0], 'a column', f'only {", ".join(map(str, source))}')
-        table = source.astype(str).reset_index(drop=True)
-    else: path = Path(source); table = read_table(path, columns)
+        filled, table = source.notna().reset_index(drop=True), source.astype(str).reset_index(drop=True)
+    elif isinstance(source, (str, os.PathLike)): path = Path(source); table = read_table(path, columns); filled = table.notna()
+    else: raise InputError('alignment', 'source', 'a CSV file, a DataFrame or {video: (S, 3)}', type(source).__name__)
+    for c in (*columns, *({'frames'} & set(table))):
+        full = filled[c].to_numpy(bool) & (table[c].str.strip() != '').to_numpy(bool)
+        if not full.all(): raise InputError(short_path(path), f'row {int(full.argmin()) + 1}: {c}', 'a value', 'none')
     start, end = (table_numbers(table, c, path, int, 0) for c in ('start', 'end'))
     if (end < start).any(): raise InputError(short_path(path), f'row {int((end < start).argmax()) + 1}: end', 'a frame not before start', int(end[(end < start).argmax()]))
     ids, names = pd.factorize(table['gloss'])
@@ -736,6 +751,8 @@ class DensityReport:
     accuracy: object = None
     features: np.ndarray = None # of the instances
     gloss: np.ndarray = None
+    pick: str = 'middle'
+    stride: int = 1
     def row(self): return {**self.density.row(), 'videos': self.videos, 'unmatched videos': len(self.unmatched)}
     def figures(self):
         "{name: Figure}: density and t-SNE, and with accuracies correlations and bins."
@@ -760,6 +777,13 @@ def _matched_instances(where, features, segments, names, frames, pick, stride, s
     if not gloss: raise InputError(where, 'alignment', 'at least one segment', 'none')
     return np.concatenate(out), np.array(gloss), len(done), (*alone, *(v for v in segments if v not in done))
 
+def _spelt(where, spelt, names):
+    "{gloss id: gloss} of a table whose own glosses are `spelt`; `names` spells these otherwise."
+    if spelt is None or names is None: return spelt if names is None else names
+    by_text = {str(k): v for k, v in names.items()}
+    if not set(by_text) & set(spelt.values()): raise InputError(where, 'names', 'a name for a gloss of the table', f'{list(by_text)[:3]} for {list(spelt.values())[:3]}')
+    return {i: by_text.get(g, g) for i, g in spelt.items()}
+
 def _or_note(notes, make):
     try: return make()
     except InputError as e: notes.append(str(e))
@@ -769,7 +793,7 @@ def density_report(
     features,  # what `feature_videos` reads: a folder or file, or {video: (frames, D)}
     alignment, # what `read_alignment` reads: a CSV file or DataFrame, or {video: (S, 3)}
     accuracy=None, # {gloss: recognition accuracy}, a Series or a `gloss_accuracy`: for correlations and bins
-    names=None,    # {gloss id: gloss} of an alignment by id
+    names=None,    # {gloss id, or what stands in a table's column gloss: gloss}; a gloss without one keeps its own
     frames=None,   # {video: frames} where known: checked against the features
     pick='middle', seed=0, stride=1, # as in `gloss_instances`
     bins=9,        # of equal count
@@ -781,20 +805,24 @@ def density_report(
     Raises `InputError` by video for whatever does not fit."""
     where = 'density_report'; check_name(pick, PICKS, 'pick', where); stride = _whole(where, 'stride', stride, 1)
     segments, spelt, counted = read_alignment(alignment)
-    x, gloss, videos, unmatched = _matched_instances(where, features, segments, names or spelt, frames or counted, pick, stride, seed)
+    x, gloss, videos, unmatched = _matched_instances(where, features, segments, _spelt(where, spelt, names), frames or counted, pick, stride, seed)
     density, notes = sign_density_ratio(x, gloss, **{'seed': seed, **options}), []
     shared = {k: v for k, v in options.items() if k in ('distance', 'device', 'block')}
-    near = _or_note(notes, lambda: nearest_glosses(gloss_distances(x, gloss, **shared)))
+    near_of = np.isin(gloss, density.per_gloss.index.tolist()) if options.get('singles') == 'drop' else np.full(len(gloss), True)
+    near = _or_note(notes, lambda: nearest_glosses(gloss_distances(x[near_of], gloss[near_of], **shared)))
     correlations, binned = (None, None) if accuracy is None else (_or_note(notes, lambda: density_correlations(density, accuracy)), _or_note(notes, lambda: density_bins(density, accuracy, bins)))
-    report = DensityReport(density, near, videos, correlations, binned, tuple(notes), unmatched, accuracy, x, gloss)
+    report = DensityReport(density, near, videos, correlations, binned, tuple(notes), unmatched, accuracy, x, gloss, pick, stride)
     if out is not None: save_report(report, out)
     return report
 
+
+# %% ../nbs/20_density.ipynb #0d6e2e31
 def save_report(report, folder):
-    "Write summary.json, CSV tables and PNG figures of a `DensityReport` into `folder`; returns the paths."
+    "Write summary.json, CSV tables and PNG figures of a `DensityReport` into `folder`, and remove those of a former report that it has not; returns the paths."
     folder = Path(folder); tables = dict(per_gloss=report.density.per_gloss, neighbours=report.neighbours, correlations=report.correlations, bins=report.bins)
-    save_json(folder/'summary.json', {**report.row(), 'settings': report.density.settings, 'single': report.density.single, 'unmatched': report.unmatched, 'notes': report.notes})
+    save_json(folder/'summary.json', {**report.row(), 'pick': report.pick, 'stride': report.stride, 'settings': report.density.settings, 'single': report.density.single, 'unmatched': report.unmatched, 'notes': report.notes})
     tables, figures = {k: t for k, t in tables.items() if t is not None}, report.figures()
+    for old in (*(f'{k}.csv' for k in ('neighbours', 'correlations', 'bins') if k not in tables), *(f'{k}.png' for k in ('tsne', 'correlations', 'bins') if k not in figures)): (folder/old).unlink(missing_ok=True)
     for name, t in tables.items():
         with atomic_path(folder/f'{name}.csv') as tmp: t.to_csv(tmp, index=name != 'neighbours')
     for name, fig in figures.items():

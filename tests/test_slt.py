@@ -468,3 +468,18 @@ def test_alignments(temporal):
         assert a.segments[0, 1] == 0 and a.segments[:, 2].sum() == d.lengths[i] and (a.segments[1:, 1] == a.segments[:-1, 1:].sum(1)).all()
     with pytest.raises(InputError, match='glosses of each video'): S.align(m, SLTData(clips(2)))
     with pytest.raises(InputError, match='one without'): S.align(model(glosses=None), d)
+
+
+@pytest.mark.parametrize('per', S.PER)
+def test_a_batch_without_a_path_trains_nothing_and_stops_nothing(per):
+    d = SLTData(clips(3, least=2, most=3), glosses=[[2, 2, 3], [2], [3]]); c = replace(TINY, per=per); m = model(c, words=None)
+    loss, logs = S.slt_loss(c)(m, d([0])); assert loss == 0 and logs['without path'] == 1
+    assert not any(g.any() for g in torch.autograd.grad(loss, [p for p in m.parameters()], allow_unused=True) if g is not None)
+    assert all(math.isfinite(h['recognition']) for h in fit(m, S.slt_loss(c), d, 3, FitConfig(epochs=2, batch_size=1), progress=False).history)
+
+
+def test_recognition_by_sentence_is_pytorchs_mean():
+    set_seed(0); lp = torch.randn(5, 30, 9).log_softmax(-1); lengths = torch.tensor([30, 25, 12, 9, 2]); ids = S.ids_of([[1, 2, 3], [4]*6, [5, 6], [7], [8, 8]], 'glosses'); g, n = ids['glosses'], ids['gloss_lengths']
+    assert S.recognition_loss(lp, lengths, g, n, 'sentence')[0].item() == pytest.approx(nn.CTCLoss(zero_infinity=True)(lp.transpose(0, 1), g, lengths, n).item(), rel=1e-6)
+    total, count, none = S.recognition_sums(lp, lengths, g, n); assert S.recognition_loss(lp, lengths, g, n)[0].item() == (total / count).item() and none == 1
+    with pytest.raises(InputError, match='nearest: sentence'): S.recognition_loss(lp, lengths, g, n, 'sentences')

@@ -1,6 +1,7 @@
 "Density tables: pieces by hand, likeness of the five kinds, the smallest units from end to end, and the large scale for two steps."
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from signbook.core import InputError
-from signbook.density import gloss_instances, sign_density_ratio
+from signbook.density import Aligned, gloss_instances, sign_density_ratio
 from signbook.evidence import paper_value
 from signbook.experiment import Failure, Outcome, Record
 from signbook.tables import density as dt
@@ -106,11 +107,12 @@ def test_unknown_names():
     with pytest.raises(InputError, match='kind'): dt.train_frames(small('recogniton'), None, 0)
     with pytest.raises(InputError, match='dress'): dt.pictures(replace(TINY, dress='hme'), 0)
     with pytest.raises(InputError, match='scale'): dt.experiments('cpuu')
+    with pytest.raises(InputError, match='smoke, cpu or gpu'): dt.experiments('paper')
     with pytest.raises(InputError, match='corpus'): dt.experiments('smoke', 'phoenix')
 
 
 def test_rows_of_every_scale():
-    for scale in ('smoke', 'cpu', 'gpu', 'paper'):
+    for scale in ('smoke', 'cpu', 'gpu'):
         (e,) = dt.experiments(scale, 'signworld', (0, 1))
         assert len(e.rows) == 6 + 15 + 3 + 1 and all(f'{m}: {k}' in e.rows for k, m in dt.STAGES.values())
         assert {r for r in dt.ALIGNERS.values()} <= set(e.rows)
@@ -214,6 +216,26 @@ def test_a_failed_unit_leaves_the_rest():
     assert said['density-vlp-smkd']['n'] == 2 and said['density-denser-translated-worse']['n'] == 2
     assert dt.translation_figure(dict(rows=cells)).axes
     dt.plt.close('all')
+
+
+def test_bins_need_glosses_that_all_kinds_share():
+    o = made_up(LIKE_THE_PAPER, (0, 1)); assert set(dt.bins_of(o)) == set(dt.BINNED)
+    for gone in (('Joint-SLT: VLP pretrained', 0), ('Joint-SLT: Self-Mutual KD', 1)): o.records.pop(gone); o.failures[gone] = Failure('error', 'no room')
+    assert [len(dt.gloss_table(o, k)) for k in dt.BINNED] == [30, 60, 30] and dt.bins_of(o) == {}
+    assert not any(c['table'] == 'figure3a' for c in dt.world_rows(o, 'smoke'))
+
+
+def test_alignments_against_the_truth_by_hand(monkeypatch):
+    names, segments = ('A', 'B'), [np.array([[0, 0, 4], [1, 4, 4]]), np.array([[1, 0, 8]])]
+    corpus = dt.Corpus([np.zeros((4, 1, 1, 3), np.uint8)]*2, ['a b', 'b'], ['A B', 'B'], segments, np.array([8, 8]), np.array(['train', 'dev']), names)
+    signs = dt.build_vocabulary(['A B'], specials=dt.GLOSS_SPECIALS); x = [np.random.default_rng(i).normal(size=(4, 3)) for i in range(2)]
+    found = [Aligned(np.array([[2, 0, 1], [3, 1, 3]]), np.array([0, 1]), 0.), None]
+    monkeypatch.setattr(dt, 'align', lambda *a: found); monkeypatch.setattr(dt, 'density_of', lambda *a, **k: SimpleNamespace(sdr=50.))
+    got = dt.aligned_metrics(SimpleNamespace(features=SimpleNamespace(data=SimpleNamespace(every=2))), None, corpus, x, signs)
+    assert got['unaligned'] == 1 and got['IoU, train'] == pytest.approx(100*(2/4 + 4/6)/2) and got['equal parts IoU, train'] == 100 and got['inside, train'] == 50 and got['signs, train'] == 2
+    for split in ('dev', 'test'): assert [got[f'{m}, {split}'] for m in ('IoU', 'equal parts IoU', 'inside', 'signs')] == [None, None, None, 0]
+    o = made_up(LIKE_THE_PAPER); o.records['aligner: Self-Mutual KD', 0].metrics.update({k: v for k, v in got.items() if v is None or v == 0})
+    assert any(c['value'] is None and c['n'] == 0 for c in dt.aligner_cells(o, 'smoke'))
 
 
 def test_a_recogniser_that_knows_nothing_has_no_correlation():

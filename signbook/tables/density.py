@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import nn
 
 # %% ../../nbs/22_density_tables.ipynb #56813416
-from ..core import PALETTE, check_name, set_seed, use_style
+from ..core import PALETTE, InputError, check_name, set_seed, use_style
 from ..density import alignment_iou, bins_figure, chosen_frames, density_bins, density_correlations, gloss_accuracy, gloss_instances, sign_density_ratio, tsne_panels
 from ..evidence import cell, cells_of, claim_of, paper_value
 from ..experiment import Experiment, Made, compute
@@ -37,7 +37,7 @@ from ..gfslt import VLP, GFSLTConfig, GFSLTData, VisualTower, frame_features, gf
 from ..metrics import seed_test
 from ..signcl import signcl_loss
 from ..signworld import Size, at_home, gloss_names, in_studio, look_of, make_world, perform, plan_clips, render, rendered, sentence_motions, sentences, world_fingerprint
-from ..slt import GLOSS_SPECIALS, SLT, SLTConfig, SLTData, align, build_vocabulary, evaluate_slt, ids_of, recognition_sums, slt_config, slt_fit, slt_loss
+from ..slt import GLOSS_SPECIALS, SLT, SLTConfig, SLTData, align, build_vocabulary, evaluate_slt, ids_of, recognition_loss, slt_config, slt_fit, slt_loss
 from ..training import FitConfig, fit, global_mean, mask_of
 
 # %% ../../nbs/22_density_tables.ipynb #3a173996
@@ -141,7 +141,7 @@ def taught(pupil, teacher, mask, soft=2.):
 def gloss_loss(kind, frame_loss, model, batch):
     "CTC behind the transformer; 'mutual': in front of it too, and each side teaches the other. With SignCL as `frame_loss`."
     seen, late, early = model(batch); n, mask = seen.encoded.lengths, seen.encoded.mask
-    ctc = lambda lp: global_mean(*recognition_sums(lp, n, batch['glosses'], batch['gloss_lengths'])[:2])
+    ctc = lambda lp: recognition_loss(lp, n, batch['glosses'], batch['gloss_lengths'])[0]
     loss = ctc(late); logs = {'recognition': loss.detach()}
     if kind == 'mutual': loss = loss + ctc(early) + taught(early, late, mask) + taught(late, early, mask)
     if frame_loss is not None: loss = loss + model.visual.config.frame_weight*frame_loss(seen.frames, seen.lengths, batch['word_lengths'])
@@ -272,12 +272,13 @@ def equal_parts(glosses, frames):
 
 # %% ../../nbs/22_density_tables.ipynb #b5c7a338
 def aligned_metrics(config, model, corpus, x, signs):
-    "Forced alignments against the truth, in percent by split: IoU of frames, that of equal parts, share of chosen frames inside their sign; then sentences without an alignment, and the density of chosen frames."
+    "Forced alignments against the truth, in percent by split: IoU of frames, that of equal parts, share of chosen frames inside their sign; None for a split in which no sentence has one; then sentences without an alignment, and the density of chosen frames."
     every, ids = config.features.data.every, [signs.encode(g) for g in corpus.glosses]
     found = align(model, slt_data(corpus, x, range(len(x)), None, signs)); ok = np.array([a is not None for a in found])
     at = [chosen_frames(s) if a is None else a.frame*every for a, s in zip(found, corpus.segments)]; out = {'unaligned': int((~ok).sum())}
     for split in ('train', 'dev', 'test'):
         rows = np.flatnonzero(ok & (corpus.split == split)); true = [np.column_stack([ids[i], corpus.segments[i][:, 1:]]) for i in rows]
+        if not len(rows): out |= {f'{m}, {split}': None for m in ('IoU', 'equal parts IoU', 'inside')} | {f'signs, {split}': 0}; continue
         made = [spread(found[i].segments, every, corpus.lengths[i]) for i in rows], [equal_parts(ids[i], corpus.lengths[i]) for i in rows]
         hit = np.concatenate([(t[:, 1] <= at[i]) & (at[i] < t[:, 1:].sum(1)) for i, t in zip(rows, true)])
         out |= {f'{n}IoU, {split}': 100*float(alignment_iou(m, true).mean()) for n, m in zip(('', 'equal parts '), made)} | {f'inside, {split}': 100*float(hit.mean()), f'signs, {split}': len(hit)}
@@ -318,7 +319,6 @@ SIZES = {
                  slt_config('cpu', dim=64, ffn=128), replace(_STEPS, epochs=7, batch_size=8)),
     'gpu': Scale(Data(300, (3000, 300, 400), 41, 9, 64), gfslt_config('cpu', **_LARGE), replace(_STEPS, epochs=15, batch_size=32, lr=1e-3), replace(_STEPS, epochs=15, batch_size=64, lr=1e-3, bucket=0),
                  replace(_STEPS, epochs=15, batch_size=32, lr=5e-4), slt_config('gpu'), slt_fit('gpu', epochs=40, warmup=2., bucket=4), 8000, 4)}
-SIZES['paper'] = SIZES['gpu']
 
 # %% ../../nbs/22_density_tables.ipynb #66179251
 KINDS = {'Sign Recognition': ('recognition', False), 'Self-Mutual KD': ('mutual', False), 'I3D pretrained': ('video', False), 'VLP pretrained': ('vlp', False), 'VLP + SignCL': ('vlp', True), 'Self-Mutual KD + SignCL': ('mutual', True)}
@@ -350,7 +350,9 @@ def needs(config):
 
 def experiments(scale='smoke', corpus='signworld', seeds=(0, 1, 2)):
     "The experiment of this notebook: rows named 'features: kind' and 'model: kind'."
-    check_name(corpus, ('signworld',), 'corpus', 'density tables'); size = SIZES[check_name(scale, SIZES, 'scale', 'density tables')]
+    check_name(corpus, ('signworld',), 'corpus', 'density tables')
+    if scale == 'paper': raise InputError('density tables', 'scale', 'smoke, cpu or gpu, since nothing here trains on the corpora of the paper', "'paper'")
+    size = SIZES[check_name(scale, SIZES, 'scale', 'density tables')]
     return [Experiment('density', measure, {f'features: {n}': c for n, c in feature_rows(size).items()} | translation_rows(size), seeds, needs)]
 
 # %% ../../nbs/22_density_tables.ipynb #69956291
@@ -449,7 +451,7 @@ BINNED = (BASED, 'VLP + SignCL', 'VLP pretrained') # Figure 3a
 def bins_of(outcome, bins=9):
     "{kind: `density_bins`} over the glosses of all seeds, ranked by their density in gloss-based features as in the paper; {} where they are too few."
     tables = {k: gloss_table(outcome, k) for k in BINNED}; rank = tables[BASED]
-    if any(len(t) < 2*bins for t in tables.values()): return {}
+    if any(len(t.index.intersection(rank.index)) < 2*bins for t in tables.values()): return {}
     return {k: density_bins(t[['ratio']], t['accuracy'], bins, rank_by=rank[['ratio']]) for k, t in tables.items()}
 
 def bin_cells(bins, scale):
