@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SEVERITIES', 'THRESHOLDS', 'CHECKS', 'Finding', 'Audit', 'audit_text', 'outliers', 'text_key', 'trigram_matrix',
            'similar_texts', 'clip_hash', 'signature', 'nearest_clips', 'order_evidence', 'block_orders', 'best_order',
-           'audit', 'plot_audit']
+           'rival_orders', 'audit', 'plot_audit']
 
 # %% ../nbs/06_audit.ipynb #96d5c370
 import hashlib, html, itertools, re, unicodedata
@@ -125,10 +125,16 @@ def _flag(case, severity, items, of, message):
     items = list(items)
     return [_finding(case, severity, len(items), of, message, items)] if items else []
 
-CHECKS = {}
-def _check(title):
-    def add(f): CHECKS[title] = f; return f
+CHECKS, _ON_CLIPS = {}, set() # checks by title, and those that look at clips
+
+def _check(title, clips=False):
+    def add(f):
+        CHECKS[title] = f
+        if clips or getattr(f, 'needs_clips', False): _ON_CLIPS.add(title)
+        return f
     return add
+
+def _sample_note(case): return f' [{len(case.clips.index):,} of {case.clips.total:,} clips read]' if case.clips is not None and len(case.clips.index) < case.clips.total else ''
 
 # %% ../nbs/06_audit.ipynb #37f3190f
 def _known(column): return column[column.astype(str) != '']
@@ -139,8 +145,9 @@ def _split_names(frame):
     return sorted(found, key=lambda s: ['train', 'val', 'dev', 'valid', 'test'].index(s) if s in ('train', 'val', 'dev', 'valid', 'test') else 9)
 
 def _bare_names(frame):
-    "Clip names without a leading 'split/', whichever split of the corpus it names."
-    splits = {*frame['split'], 'train', 'dev', 'val', 'test'} - {''}
+    "Clip names without a leading 'split/', whichever split it names, where such names are a habit of the corpus: one has its own split in front, or all have one."
+    splits = {*frame['split'], 'train', 'dev', 'val', 'test'} - {''}; head = [n.partition('/')[0] if '/' in n else '' for n in frame['name']]
+    if not any(h and h == s for h, s in zip(head, frame['split'])) and not set(head) <= splits: return frame['name']
     return frame['name'].map(lambda n: n.partition('/')[2] if n.partition('/')[0] in splits and '/' in n else n)
 
 # %% ../nbs/06_audit.ipynb #b645e4c1
@@ -149,7 +156,7 @@ def _repeated_names(case):
     again = case.names[case.names.duplicated()]
     return [_finding(case, 'warning', len(again), len(case.names), f'rows whose name occurred before; {case.names.nunique():,} distinct names', again.unique())] if len(again) else []
 
-@_check('clips in two splits')
+@_check('clips in two splits', clips=True)
 def _two_splits(case):
     if len(_split_names(case.frame)) < 2: return 'fewer than two splits'
     rows = case.frame.assign(name=case.names)[case.frame['split'] != '']
@@ -178,7 +185,7 @@ def _gloss_words(case):
     words = [x.split() for x in g]
     return pd.DataFrame({'item': np.repeat(np.arange(len(words)), [len(w) for w in words]), 'gloss': list(itertools.chain.from_iterable(words))})
 
-@_check('several glosses')
+@_check('several glosses', clips=True)
 def _several_glosses(case):
     "Clips of one name whose rows have different glosses (or, in sentences, texts)."
     found = []
@@ -226,9 +233,10 @@ def outliers(x, spread=5, floor=.1):
 
 # %% ../nbs/06_audit.ipynb #a1ff72bd
 def _frames(case):
-    "Frames per item as far as they are known (0 = unknown), and where they come from."
+    "Frames, or else durations, per item as far as they are known (0 = unknown), and their unit."
     if 'frames' in case.frame and (case.frame['frames'] > 0).any(): return case.frame['frames'].clip(lower=0).to_numpy(), 'frames'
-    if 'duration' in case.frame and pd.api.types.is_numeric_dtype(case.frame['duration']): return case.frame['duration'].clip(lower=0).to_numpy(), 'units of duration'
+    for column, unit in (('duration_ms', 'ms'), ('duration', 'units of duration')):
+        if column in case.frame and pd.api.types.is_numeric_dtype(d := case.frame[column]) and (d > 0).any(): return d.fillna(0).clip(lower=0).to_numpy(), unit
     n = np.zeros(len(case.frame), int)
     if case.clips is not None: n[case.clips.index] = case.clips.table['frames']
     return n, 'frames'
@@ -240,10 +248,11 @@ def _durations(case):
     odd = np.flatnonzero(outliers(n, case.t.spread)); odd = odd[np.argsort(-np.abs(np.log(n[odd]/np.median(known))))]
     lo, mid, hi = known.min(), np.median(known), known.max()
     span = f"{lo:g} to {hi:g} {unit}, median {mid:g}" + (f' ({mid/case.corpus.fps:.1f} s)' if case.corpus.fps and unit == 'frames' else '')
+    if unit == 'frames' and not ('frames' in case.frame and (case.frame['frames'] > 0).any()): span += _sample_note(case)
     note = [_finding(case, 'note', 0, len(known), span)]
     return _flag(case, 'warning', (f"{case.frame['name'].iloc[i]}: {n[i]:g}" for i in odd), len(known), f'items far from the usual length; {span}') or note
 
-@_check('zero frames')
+@_check('zero frames', clips=True)
 def _zero_frames(case):
     empty = np.array(case.frame['frames'] == 0) if 'frames' in case.frame else np.zeros(len(case.frame), bool)
     if case.clips is not None: empty[case.clips.index] |= (case.clips.table['state'] == 'empty').to_numpy()
@@ -252,8 +261,9 @@ def _zero_frames(case):
 
 # %% ../nbs/06_audit.ipynb #01b2b3d1
 def text_key(text):
-    "A text without case, punctuation and repeated spaces."
-    return ' '.join(re.sub(r'[^\w\s]', ' ', unicodedata.normalize('NFKC', str(text)).casefold()).split())
+    "A text without case, punctuation and repeated spaces; marks that belong to a letter, as the vowel signs of Hindi, stay."
+    kept = re.sub(r'[^\w\s]', lambda c: c[0] if unicodedata.category(c[0])[0] == 'M' else ' ', unicodedata.normalize('NFKC', str(text)).casefold())
+    return ' '.join(w for w in kept.split() if re.search(r'\w', w))
 
 # %% ../nbs/06_audit.ipynb #e18c5ebc
 def _texts(case, split=None):
@@ -312,6 +322,7 @@ def similar_texts(
 ):
     "For every query, the most similar other text at or above `threshold`: arrays (position or -1, similarity or 0)."
     n, itself = len(queries), others is None
+    if not n: return np.zeros(0, int), np.zeros(0, np.float32)
     m = trigram_matrix([*queries, *([] if itself else others)])
     a, b = m[:n], (m if itself else m[n:]); sa, sb = a.sum(1).A1, b.sum(1).A1
     best, score = np.full(n, -1), np.zeros(n, np.float32)
@@ -330,7 +341,8 @@ def similar_texts(
 def _similar_texts(case):
     "Texts that are nearly, but not exactly, those of an earlier split or of another row of the same held-out split."
     splits = _split_names(case.frame)
-    if case.keys is None or not splits or not (case.keys != '').any(): return 'no texts'
+    if case.keys is None or not (case.keys != '').any(): return 'no texts'
+    if not set(splits) - {'train'}: return 'no held-out split'
     found = []
     for a, b in itertools.combinations_with_replacement(splits, 2):
         kb, ka = _texts(case, b).drop_duplicates(), _texts(case, a).drop_duplicates()
@@ -364,14 +376,16 @@ def _labels_against_frames(case):
 
 @_check('segments')
 def _segments(case):
-    "Aligned segments (gloss id, first frame, length) that leave the video or have no gloss."
+    "Aligned segments (gloss id, first frame, length) that leave the video, or whose id the corpus does not spell."
     s = None if case.isolated else case.corpus.segments
     if s is None: return 'no segments'
     sizes = [len(x) for x in s]; item = np.repeat(np.arange(len(sizes)), sizes); flat = np.concatenate([np.asarray(x).reshape(-1, 3) for x in s])
-    frames = _frames(case)[0]; bad = (flat[:, 1] < 0) | (flat[:, 2] < 1) | ((frames[item] > 0) & (flat[:, 1] + flat[:, 2] > frames[item]))
+    frames, unit = _frames(case); frames = frames*(unit == 'frames'); bad = (flat[:, 1] < 0) | (flat[:, 2] < 1) | ((frames[item] > 0) & (flat[:, 1] + flat[:, 2] > frames[item]))
     none = np.flatnonzero(np.array(sizes) == 0); name = case.frame['name'].to_numpy()
+    unspelt = np.zeros(len(flat), bool) if case.corpus.gloss_ids is None else ~np.isin(flat[:, 0], list(case.corpus.gloss_ids))
     return (_flag(case, 'error', name[np.unique(item[bad])], len(sizes), 'items have segments outside their frames')
-            + _flag(case, 'warning', name[none], len(sizes), 'items have no segment'))
+            + _flag(case, 'warning', name[none], len(sizes), 'items have no segment')
+            + _flag(case, 'note', name[np.unique(item[unspelt])], len(sizes), f'items have segments whose gloss id has no gloss, {unspelt.sum():,} of {len(flat):,} segments'))
 
 # %% ../nbs/06_audit.ipynb #924ea133
 def clip_hash(x):
@@ -430,7 +444,7 @@ def _value_limits(values):
 # %% ../nbs/06_audit.ipynb #47117b64
 def _measure(x, js, joints, full=True):
     "Measurements of one clip as a dict; `state` says whether there is anything to measure."
-    none = dict(frames=0, joints=0, hash='', infinite=0, seen=False, run=0, constant=False, still=(), zero=(), limits=None, missing=None, z=None, movement=0., full=None)
+    none = dict(frames=0, joints=0, hash='', infinite=0, seen=False, run=0, constant=False, still=(), zero=(), origin=(), limits=None, missing=None, z=None, movement=0., full=None)
     if x is None: return none | {'state': 'absent'}
     x = np.asarray(x); x = x[..., None] if x.ndim == 2 else x
     if x.ndim != 3 or x.dtype.kind not in 'fiu' or (js and x.shape[1] != len(js)): return none | {'state': f'shape {x.shape}'}
@@ -443,7 +457,7 @@ def _measure(x, js, joints, full=True):
     part = {p: 1 - ok[:, list(m)].mean() for p, m in js.parts.items() if m} if js else {'all': 1 - ok.mean()}
     full = there[(ok & ~at_zero).sum(1).argmax(), :, :2] if full else None
     return dict(state='ok', frames=len(x), joints=x.shape[1], hash=clip_hash(x), infinite=int(inf.sum()), seen=bool(ok.any()), missing=part, z=z, movement=movement, full=full,
-                zero=np.flatnonzero(at_zero.any(0)), limits=_value_limits(clean.reshape(-1, x.shape[2])[ok.ravel()])) | _tracks(clean, np.isfinite(clean).all(-1))
+                zero=np.flatnonzero(at_zero.any(0) & (ok & ~at_zero).any(0)), origin=np.flatnonzero(at_zero.any(0) & ~(ok & ~at_zero).any(0)), limits=_value_limits(clean.reshape(-1, x.shape[2])[ok.ravel()])) | _tracks(clean, np.isfinite(clean).all(-1))
 
 # %% ../nbs/06_audit.ipynb #6205d0f2
 def _sequence(corpus):
@@ -461,8 +475,9 @@ def _measure_all(corpus, t):
     joints = cache(lambda V: _signature_joints(V, js))
     rows, errors = [], {}
     for n, i in enumerate(index):
-        try: rows.append(_measure(clips[i], js, joints, full=n % max(1, -(-len(index)//100)) == 0))
-        except InputError as e: rows.append(_measure(None, js, joints) | {'state': 'unreadable'}); errors[i] = str(e)
+        try: x = clips[i]
+        except Exception as e: rows.append(_measure(None, js, joints) | {'state': 'unreadable'}); errors[i] = ' '.join(f'{e}'.split()) if isinstance(e, InputError) else ' '.join(f'{type(e).__name__} {e}'.split())
+        else: rows.append(_measure(x, js, joints, full=n % max(1, -(-len(index)//100)) == 0))
     return SimpleNamespace(index=index, table=pd.DataFrame(rows), errors=errors, js=js, what=what, total=len(clips))
 
 # %% ../nbs/06_audit.ipynb #a8114d06
@@ -471,7 +486,7 @@ def _clip_names(case, mask): return case.frame['name'].to_numpy()[case.clips.ind
 def _needs_clips(f):
     "A check that can only run where clips were measured."
     def g(case): return 'no clips' if case.clips is None else f(case)
-    return g
+    g.needs_clips = True; return g
 
 @_check('unreadable clips')
 @_needs_clips
@@ -525,10 +540,10 @@ def _with_joints(case, odd):
 def _zeros(case):
     t = case.clips.table[case.clips.table['state'] == 'ok']; name = case.frame['name'].to_numpy()[case.clips.index[t.index]]
     if case.clips.what == 'features' or not len(t): return 'no coordinates'
-    counts = np.bincount(np.concatenate([np.asarray(z, int) for z in t['zero']]), minlength=t['joints'].max())
-    some = set(np.flatnonzero((counts > 0) & (counts < len(t))))
-    odd = ((n, [j for j in z if j in some]) for n, z in zip(name, t['zero']))
-    return _flag(case, 'warning', _with_joints(case, odd), len(t), 'clips have joints at exactly zero, which other clips have elsewhere: unseen joints written as zeros?')
+    counts = np.bincount(np.concatenate([np.asarray(o, int) for o in t['origin']]), minlength=t['joints'].max())
+    elsewhere = set(np.flatnonzero((counts > 0) & (counts < len(t))))
+    odd = ((n, sorted({*z, *(j for j in o if j in elsewhere)})) for n, z, o in zip(name, t['zero'], t['origin']))
+    return _flag(case, 'warning', _with_joints(case, odd), len(t), 'clips have joints at exactly zero, which lie elsewhere in other frames or clips: unseen joints written as zeros?')
 
 # %% ../nbs/06_audit.ipynb #71d4a49d
 @_check('constant clips')
@@ -559,6 +574,7 @@ def _still(case):
 @_needs_clips
 def _frames_against_clips(case):
     if 'frames' not in case.frame: return 'no frame counts beside the clips'
+    if case.clips.what == 'features': return 'features have a rate of their own'
     t = case.clips.table; said = case.frame['frames'].to_numpy()[case.clips.index]; odd = (said > 0) & (t['state'] == 'ok') & (t['frames'] != said)
     pairs = (f'{n}: {s} said, {f} there' for n, s, f in zip(_clip_names(case, odd), said[odd], t['frames'][odd]))
     return _flag(case, 'warning', pairs, len(t), f'{case.clips.what} have another length than the labels say')
@@ -625,7 +641,8 @@ def _near(case):
     z, m, f = np.stack(t['z'].iloc[ok]), t['movement'].to_numpy()[ok], case.frame.iloc[case.clips.index[ok]]
     at, d = nearest_clips(z, m); hit = np.flatnonzero(d < case.t.near); hit = hit[np.argsort(d[hit], kind='stable')]
     if not len(hit): return []
-    split = f['split'].to_numpy(); across = nearest_clips(z, m, split)[1] < case.t.near if len(set(split)) > 1 else np.zeros(len(z), bool)
+    split, across = f['split'].to_numpy(), np.zeros(len(z), bool); known = split != ''
+    if len(set(split[known])) > 1: across[known] = nearest_clips(z[known], m[known], split[known])[1] < case.t.near
     name = f['name'].to_numpy(); pairs = dict.fromkeys((*sorted((name[i], name[at[i]])), round(float(d[i]), 3)) for i in hit)
     message = f'clips are nearly another one (distance below {case.t.near:g})' + (f', {across.sum():,} of them one of another split' if across.any() else '')
     return [_finding(case, 'error' if across.any() else 'warning', len(hit), len(ok), message, (f'{a} ~ {b} {x:.3f}' for a, b, x in pairs))]
@@ -682,6 +699,20 @@ def best_order(
         if visible(e) >= visible(own) and np.median(gain) > np.median(best[1]): best = names, gain
     return best
 
+# %% ../nbs/06_audit.ipynb #a4935eb3
+def rival_orders(
+    frames, # (N, V, 2), one frame per clip
+    js # `JointSet`
+):
+    "The order of blocks that fits each clip best, list of N tuples of parts, and its gain (N,) over the claimed one; an order that would hide a part that the clip shows does not compete."
+    own = order_evidence(frames, js); gain, best = np.zeros(len(frames)), [tuple(p for p in js.parts if p != 'world')]*len(frames)
+    seen = lambda e: sum((np.isfinite(v) for v in e.values()), np.zeros(len(frames)))
+    for names, index in block_orders(js):
+        e = order_evidence(frames[:, index], js)
+        g = np.where(seen(e) >= seen(own), sum((np.nan_to_num(own[k] - e[k]) for k in own), np.zeros(len(frames))), 0)
+        best = [names if more else b for more, b in zip(g > gain, best)]; gain = np.maximum(g, gain)
+    return best, gain
+
 # %% ../nbs/06_audit.ipynb #9266bd36
 def _upside_down(frames, js):
     "bool (N,): the head is below the shoulders, in a joint set's sense of up."
@@ -710,8 +741,10 @@ def _landmark_order(case):
     else:
         for p, bad in _unlike_itself(order_evidence(frames, js), js).items():
             if bad.mean() > .5: found.append(_finding(case, 'error', bad.sum(), len(bad), f'clips have a {p} that does not look like the {p} of {js.name}', name[bad]))
+        each, gain = rival_orders(frames, js); odd = gain > case.t.order
+        if odd.any() and not found: found = _flag(case, 'warning', (f'{n}: {", ".join(o)}' for n, o, bad in zip(name, each, odd) if bad), len(odd), f'clips fit another order than that of {js.name}, which most fit')
     turned = _upside_down(frames, js)
-    if turned.mean() > .5 and not found: found = _flag(case, 'error', name[turned], len(turned), f'clips have the head below the shoulders: y grows the other way than in {js.name}')
+    if turned.mean() > .5 and not any(f.severity == 'error' for f in found): found = _flag(case, 'error', name[turned], len(turned), f'clips have the head below the shoulders: y grows the other way than in {js.name}')
     return found
 
 # %% ../nbs/06_audit.ipynb #49e74de2
@@ -766,9 +799,6 @@ def _other_copy(case):
     return found + (_differs(case, both, 'gloss', 'warning') if case.isolated else _gloss_errors(case, both))
 
 # %% ../nbs/06_audit.ipynb #8786dd67
-_CLIP_CHECKS = ('unreadable clips', 'infinite coordinates', 'absurd coordinates', 'missing keypoints', 'zeros for missing', 'constant clips', 'frozen frames', 'constant joints',
-                'frames against clips', 'exact duplicates', 'near duplicates', 'landmark order')
-
 def _plain_frame(corpus):
     "Labels with text as text ('' = unknown) and frames as integers (-1 = unknown)."
     f = corpus.frame.reset_index(drop=True).copy()
@@ -788,7 +818,7 @@ def _case(corpus, against, t):
 def _run_check(title, case):
     found = CHECKS[title](case)
     if isinstance(found, str): return [Finding(title, 'not run', 0, 0, found)]
-    part = f' [{len(case.clips.index):,} of {case.clips.total:,} clips read]' if title in _CLIP_CHECKS and len(case.clips.index) < case.clips.total else ''
+    part = _sample_note(case) if title in _ON_CLIPS else ''
     return [replace(f, check=title, message=f.message + part) for f in found] or [Finding(title, 'ok', 0, 0, 'nothing found' + part)]
 
 # %% ../nbs/06_audit.ipynb #f6a0d100
@@ -819,7 +849,7 @@ def plot_audit(
     fig = Figure(figsize=(4.2*max(len(panels), 1), 2.6), layout='constrained'); axs = dict(zip(panels, np.atleast_1d(fig.subplots(1, max(len(panels), 1)))))
     if 'frames' in axs:
         ax = axs['frames']; n = np.concatenate(list(m['frames'].values())); bins = np.histogram_bin_edges(n, int(np.clip(np.sqrt(len(n)), 5, 30)), (n.min(), max(n.max(), n.min() + 10)))
-        for (s, n), c in zip(m['frames'].items(), PALETTE.values()): ax.hist(n, bins, density=True, histtype='step', lw=1.6, color=c, label=f"{s or 'no split'} ({len(n):,})")
+        for (s, n), c in zip(m['frames'].items(), itertools.cycle(PALETTE.values())): ax.hist(n, bins, density=True, histtype='step', lw=1.6, color=c, label=f"{s or 'no split'} ({len(n):,})")
         ax.set(xlabel=m['unit'], ylabel='density', yticks=[]); ax.legend(fontsize=8); ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     if 'missing' in axs:
         ax = axs['missing']; rng = np.random.default_rng(0); names = list(m['missing'])

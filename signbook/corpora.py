@@ -61,10 +61,14 @@ def missing_files(name):
     at = corpus_dir(name)
     return [f['name'] for f in recipe(name)['files'] if not (at/f['name']).is_file() or (at/f['name']).stat().st_size != f['bytes']]
 
+def _holds(at): return at.is_dir() and any(not p.name.startswith('.') for p in at.iterdir())
+
 def present(name):
-    "True if every file of the recipe is there; for a corpus without a file list (or your own), if its folder holds anything."
-    if name not in own_readers() and recipe(name)['files']: return not missing_files(name)
-    return corpus_dir(name).is_dir() and any(corpus_dir(name).iterdir())
+    "True if every file of the recipe is there; for a git folder, if it or its whole archive is; for a corpus without a file list (or your own), if its folder holds any file that is not hidden."
+    if name in own_readers() or not (recipe(name)['files'] or 'git' in recipe(name)): return _holds(corpus_dir(name))
+    if recipe(name)['files']: return not missing_files(name)
+    at, packed = corpus_dir(name), _packed(name)
+    return _holds(at/recipe(name)['git']['folder']) or bool(packed) and all((at/f['name']).is_file() and (at/f['name']).stat().st_size == f['bytes'] for f in packed)
 
 # %% ../nbs/05_corpora.ipynb #d315445e
 def _verify_file(path, f, source):
@@ -73,9 +77,10 @@ def _verify_file(path, f, source):
     if (found := sha256(path)) != f['sha256']: raise CorpusError(short_path(path), 'sha256', f['sha256'], found)
 
 def verify(name):
-    "Raise `CorpusError` for the first file that is absent or has another size or hash."
-    files = recipe(name)['files'] or [f for f in _packed(name) if (corpus_dir(name)/f['name']).exists()]
-    for f in files: _verify_file(corpus_dir(name)/f['name'], f, recipe(name)['source'])
+    "Raise `CorpusError` for the first file that is absent or has another size or hash; the folder of a git corpus has no hashes to compare."
+    r, at = recipe(name), corpus_dir(name)
+    files = r['files'] or [f for f in _packed(name) if (at/f['name']).exists() and not _holds(at/r['git']['folder'])]
+    for f in files: _verify_file(at/f['name'], f, r['source'])
 
 def fetch_command(name):
     "The one command that brings a corpus."
@@ -132,16 +137,23 @@ def _fetch_git(r, at):
         run = lambda *a: subprocess.run(['git', '-C', tmp, *a], check=True, capture_output=True, text=True, env={**os.environ, 'GIT_TERMINAL_PROMPT': '0'})
         try: run('init', '-q'); run('fetch', '-q', '--depth', '1', f"https://github.com/{g['repository']}", g['commit']); run('checkout', '-q', g['commit'], '--', g['folder'])
         except (OSError, subprocess.CalledProcessError) as e: raise CorpusError(r['name'], 'git', f"folder {g['folder']} of {r['source']} at {g['commit'][:10]}", str(getattr(e, 'stderr', e)).strip().splitlines()[-1][:120]) from None
-        at.mkdir(parents=True, exist_ok=True); shutil.move(Path(tmp)/g['folder'], at/f".{g['folder']}.part"); os.replace(at/f".{g['folder']}.part", at/g['folder'])
+        at.mkdir(parents=True, exist_ok=True); part = at/f".{g['folder']}.part"; shutil.rmtree(part, ignore_errors=True)
+        shutil.move(Path(tmp)/g['folder'], part); os.replace(part, at/g['folder'])
 
 # %% ../nbs/05_corpora.ipynb #7050455a
+def _intact(name):
+    "True if a corpus is present and its files have their hashes."
+    try: verify(name)
+    except CorpusError: return False
+    return present(name)
+
 def fetch(name, accept_licence=False):
-    """Bring the missing files of corpus `name` into `data/NAME`; returns that folder.
+    """Bring the missing and damaged files of corpus `name` into `data/NAME`; returns that folder.
 
     Raises `CorpusError` when the licence has to be accepted, nothing can be downloaded, or a file is not the one described."""
     r, at = recipe(name), corpus_dir(name)
     if r['manual']: raise CorpusError(name, 'files', 'a corpus put in place by hand', f'no public address: {fetch_command(name)}')
-    if present(name): verify(name); return at
+    if _intact(name): return at
     if not (r['free'] or accept_licence): raise CorpusError(name, 'licence', f"--accept-licence for: {r['licence']}", 'no consent')
     (_fetch_git if 'git' in r else _fetch_files)(r, at)
     return at
@@ -208,12 +220,20 @@ class Lazy(Sequence):
     def __len__(self): return len(self.keys)
     def __getitem__(self, i): return Lazy(self.keys[i], self.read) if isinstance(i, slice) else self.read(self.keys[i])
 
+def _positions(index, n, where):
+    "Integer positions from an index or a boolean mask over `n` items; `CorpusError` for one that does not fit."
+    index = np.asarray(index); index = np.atleast_1d(index if index.size else index.astype(int))
+    try:
+        if index.ndim == 1: return np.arange(n)[index]
+    except IndexError: pass
+    raise CorpusError(where, 'index', f'integers below {n}, or {n} of true and false', f'{index.dtype} {index.shape}' + (f' up to {index.max()}' if index.dtype.kind in 'iu' else ''))
+
 def _pick(items, index): return None if items is None else Lazy([items.keys[i] for i in index], items.read) if isinstance(items, Lazy) else [items[i] for i in index]
 
 # %% ../nbs/05_corpora.ipynb #3df4fb92
 @dataclass(frozen=True)
 class Card:
-    "What is known about a corpus: source, licence, counts, splits and known defects."
+    "What is known about a corpus: source, licence, languages, known defects and hashes of its files."
     name: str
     title: str = ''
     source: str = ''
@@ -251,7 +271,7 @@ class IsolatedCorpus:
     def __post_init__(self): _check_corpus(self, ('name', 'gloss', 'signer', 'split'), (self.clips, self.codes))
     def subset(self, index):
         "The corpus of the clips at integer positions (or a boolean mask) `index`."
-        i = np.arange(len(self))[np.asarray(index)]
+        i = _positions(index, len(self), self.card.name)
         return replace(self, frame=self.frame.iloc[i].reset_index(drop=True), clips=_pick(self.clips, i), codes=None if self.codes is None else self.codes[i])
 
 # %% ../nbs/05_corpora.ipynb #10c548cc
@@ -272,7 +292,7 @@ class ContinuousCorpus:
     def __post_init__(self): _check_corpus(self, ('name', 'text', 'gloss', 'signer', 'split', 'frames'), (self.poses, self.features, self.segments))
     def subset(self, index):
         "The corpus of the videos at integer positions (or a boolean mask) `index`."
-        i = np.arange(len(self))[np.asarray(index)]
+        i = _positions(index, len(self), self.card.name)
         return replace(self, frame=self.frame.iloc[i].reset_index(drop=True), poses=_pick(self.poses, i), features=_pick(self.features, i), segments=_pick(self.segments, i))
 
 # %% ../nbs/05_corpora.ipynb #66be3e2a
@@ -284,28 +304,39 @@ def _check_corpus(corpus, columns, beside):
     for s in beside:
         if s is not None and len(s) != len(corpus.frame): raise CorpusError(name, 'items', f'{len(corpus.frame)}, as the labels', len(s))
 
+def _stats(key):
+    "Name, size and time of the file that a key of a `Lazy` is, or of those in it."
+    if isinstance(key, (tuple, list)): return [s for k in key for s in _stats(k)]
+    if not isinstance(key, (str, Path)) or not (path := Path(key)).is_file(): return []
+    return [(path.name, (s := path.stat()).st_size, s.st_mtime_ns)]
+
+def _item_bytes(x):
+    "What stands for one item in memory: shape, type and bytes of an array, the text of anything else."
+    x = np.asarray(x)
+    return f'{x.shape} {x.dtype}'.encode() + (ascii(x.tolist()).encode() if x.dtype.hasobject else x.tobytes())
+
 def fingerprint(corpus):
-    """Short SHA-256 of a corpus's labels and card; the same files give the same fingerprint. Where the card has no hashes of files, as that of a reader of yours may not,
-    arrays in memory are hashed too; what is read on demand is not."""
+    """Short SHA-256 of a corpus's labels and card; the same files give the same fingerprint.
+
+    Hashes of files on the card stand for their contents. Where it has none, as that of a reader of yours may not, arrays in memory are hashed, and of clips read on demand the name, size and time of their files, where
+    the keys are paths. Clips beside a card that hashes the labels alone are not looked at."""
     import hashlib
     h = hashlib.sha256(repr((corpus.card.name, sorted(corpus.card.sha256.items()))).encode())
     h.update(pd.util.hash_pandas_object(corpus.frame.astype(str), index=False).to_numpy().tobytes())
-    for name in () if corpus.card.sha256 else ('clips', 'poses', 'features', 'codes'):
+    for name in () if corpus.card.sha256 else ('clips', 'poses', 'features', 'segments', 'codes'):
         items = getattr(corpus, name, None)
-        if isinstance(items, Lazy) or items is None: continue
-        for x in map(np.asarray, items): h.update(f'{name} {x.shape} {x.dtype}'.encode()); h.update(np.ascontiguousarray(x).data)
+        if items is None: continue
+        h.update(name.encode())
+        for x in map(_stats, items.keys) if isinstance(items, Lazy) else map(_item_bytes, items): h.update(x if isinstance(x, bytes) else ascii(x).encode())
     return h.hexdigest()[:16]
 
 # %% ../nbs/05_corpora.ipynb #fbda9f2f
 def load_clip_labels(path):
     """`{clip: class id}` from a header-less csv of `clip,label` lines, in file order.
 
-    Raises `CorpusError` for a malformed line, a negative label or a clip that occurs twice."""
-    try: lines = Path(path).read_text(encoding='utf-8-sig').splitlines()
-    except FileNotFoundError: raise CorpusError(short_path(path), 'file', 'a csv of clip,label', 'no such file') from None
-    except UnicodeDecodeError as e: raise CorpusError(short_path(path), f'byte {e.start}', 'UTF-8 text', 'another encoding') from None
+    Raises `CorpusError` for a file that cannot be read, a malformed line, a negative label or a clip that occurs twice."""
     labels = {}
-    for i, line in enumerate(lines, 1):
+    for i, line in enumerate(read_text(path).splitlines(), 1):
         clip, _, label = line.strip().rpartition(',')
         if not line.strip(): continue
         if not clip or not re.fullmatch(r'[0-9]+', label.strip()): raise CorpusError(short_path(path), f'line {i}', 'clip,class id', repr(line[:60]))
@@ -316,8 +347,9 @@ def load_clip_labels(path):
 
 # %% ../nbs/05_corpora.ipynb #4244c9a1
 def _score_vector(x, path, clip, n_classes):
-    try: v = np.asarray(x, dtype=np.float64)
-    except (TypeError, ValueError): raise CorpusError(short_path(path), clip, f'{n_classes} numbers', type(x).__name__) from None
+    try: v = np.asarray(x); v = v.astype(np.float64) if v.dtype.kind in 'fiu' else None
+    except (TypeError, ValueError): v = None
+    if v is None: raise CorpusError(short_path(path), clip, f'{n_classes} numbers', type(x).__name__)
     if v.shape == (1, n_classes): v = v[0]
     if v.shape != (n_classes,): raise CorpusError(short_path(path), clip, f'shape ({n_classes},)', v.shape)
     if not np.isfinite(v).all(): raise CorpusError(short_path(path), clip, 'finite scores', f'{(~np.isfinite(v)).sum()} NaN or infinite')
@@ -328,7 +360,7 @@ def load_scores(path, labels, n_classes, strip=()):
 
     `strip` lists endings that some files add to clip names. Raises `CorpusError` if a labelled clip has no scores, a scored clip
     has no label, or a vector has another shape or a value that is not finite."""
-    data = load_pickle(path)
+    data = read_pickle(path)
     if not isinstance(data, dict) or not all(isinstance(k, str) for k in data): raise CorpusError(short_path(path), 'content', 'a dict of clip name to scores', type(data).__name__)
     scores = {}
     for k, v in data.items():
@@ -416,10 +448,10 @@ def _columns(table, path, names):
     return pd.DataFrame({k: table[found[_letters(n)][0]] for k, n in names.items()})
 
 def _each(table, column, path, ok, expected, names={}):
-    "Raise `CorpusError` for the first value of a column (`names` tells what the file calls it) of which `ok` is not true."
+    "Raise `CorpusError` for the first value of a column (`names` tells what the file calls it) of which `ok` is not true; rows count by the index, from 1."
     values = table[column]
     bad = next((v for v in pd.unique(values) if not ok(v)), None)
-    if bad is not None: raise CorpusError(short_path(path), f'row {int(np.argmax((values == bad).to_numpy())) + 1}: {names.get(column, column)}', expected, ascii(bad)[:60])
+    if bad is not None: raise CorpusError(short_path(path), f'row {int(values.index[np.argmax((values == bad).to_numpy())]) + 1}: {names.get(column, column)}', expected, ascii(bad)[:60])
 
 def _filled(v): return bool(str(v).strip())
 
@@ -442,7 +474,7 @@ def _join(frame, at, keys, have, known, missing, extra):
     check_name(missing, ('error', 'drop', 'keep'), 'treatment', 'missing'); check_name(extra, ('error', 'ignore'), 'treatment', 'extra')
     have = set(have); there = np.fromiter((k in have for k in keys), bool, len(frame))
     if extra == 'error' and (more := sorted(have - set(known))): raise CorpusError(short_path(at), 'clips', 'a row for every clip', f'{len(more)} without ({", ".join(more[:3])}); extra="ignore" leaves them out')
-    if there.all(): return frame, np.arange(len(frame)), ()
+    if there.all(): return (frame.assign(has_clip=True) if missing == 'keep' else frame), np.arange(len(frame)), ()
     lost = frame['name'].to_numpy()[~there]
     if missing == 'error': raise CorpusError(short_path(at), 'clips', f'one for each of {len(frame)} rows', f'{len(lost)} rows without ({", ".join(map(str, lost[:3]))}); missing="drop" leaves them out')
     note = f'{len(lost)} of {len(frame)} clips have no file (' + ('left out)' if missing == 'drop' else 'kept, has_clip is false)')
@@ -492,37 +524,36 @@ def read_semlex(
     entry, the number of a SignBank entry, or free text; only the first has codes. Columns are found by name. Raises `CorpusError` by file and row or field."""
     path = Path(at)/'semlex_metadata.csv'
     check_name(duplicates, ('keep', 'first', 'error'), 'treatment', 'duplicates')
-    everything = _semlex_labels(path, codes)
+    everything = _semlex_labels(path, codes); all_codes = _features(everything, path, codes)
     folders = [s for s in splits if (Path(at)/check_name(s, SPLITS, 'split')).is_dir() and poses is not False]
     if poses and not folders: raise CorpusError(short_path(at), 'poses', f'folders {", ".join(splits)} of .npy files', 'none')
     frame = everything[everything['split'].isin(splits) & everything['label_type'].isin([check_name(t, LABEL_TYPES, 'label type') for t in label_types])]
     if duplicates != 'keep' and (twice := frame['name'].duplicated()).any():
         if duplicates == 'error': raise CorpusError(short_path(path), 'video_id', 'distinct names', f'{frame["name"][twice].iloc[0]} again, {twice.sum()} rows in all')
         frame = frame[~twice]
-    frame, clips, notes = frame.reset_index(drop=True), None, ()
+    rows, frame, clips, notes = frame.index.to_numpy(), frame.reset_index(drop=True), None, ()
     if folders:
         have = [f'{s}/{n}' for s in folders for n in _listing(Path(at)/s, '.npy')]
-        frame, _, notes = _join(frame, at, _semlex_keys(frame), have, _semlex_keys(everything), missing, extra)
+        frame, kept, notes = _join(frame, at, _semlex_keys(frame), have, _semlex_keys(everything), missing, extra); rows = rows[kept]
         clips = Lazy(_semlex_keys(frame), partial(_semlex_clip, at=Path(at)))
-    return IsolatedCorpus(_card('semlex', [path], _SEMLEX_DEFECTS + notes), frame, clips, _features(frame, path, codes), 'mediapipe553', 30.)
+    return IsolatedCorpus(_card('semlex', [path], _SEMLEX_DEFECTS + notes), frame, clips, None if all_codes is None else all_codes[rows], 'mediapipe553', 30.)
 
 _SEMLEX_DEFECTS = ('users of the release count 91,148 rows of 88,174 videos; 338 videos carry several glosses', '995 videos are in train and in val, and 31 of 32 signers of val are in train: only test is unseen',
                    'labels of type signbank are numbers, not glosses', 'poses are stored face first', 'clips include lead-in and lead-out: no hand is tracked in 61.5 % of frames', '39 of 8,103 clips that one user wanted have no pose')
 
 # %% ../nbs/05_corpora.ipynb #5c2327f4
-def _pose_clip(path, joints, fps=None):
-    "A `.pose` clip that has to be in joint set `joints`, at `fps` if that is given."
+def _pose_clip(path, joints):
+    "A `.pose` clip that has to be in joint set `joints`."
     with _as_corpus_errors(): p = read_pose(path)
     if p.joint_set != joints: raise CorpusError(short_path(path), 'joints', f'{joints}, as in the first clip', p.joint_set)
-    if fps and p.fps != fps: raise CorpusError(short_path(path), 'fps', f'{fps}, as in the first clip', p.fps)
     return p.clip
 
 def _lazy_poses(paths):
-    "(clips read on demand, joint set, fps): set and rate are those of the first clip, the others must agree."
+    "(clips read on demand, joint set): the set is that of the first file, the others must agree."
     first = next((p for p in paths if Path(p).is_file()), None)
-    if first is None: return None, '', None
-    with _as_corpus_errors(): p = read_pose(first)
-    return Lazy(paths, partial(_pose_clip, joints=p.joint_set, fps=p.fps)), p.joint_set, p.fps
+    if first is None: return None, ''
+    with _as_corpus_errors(): joints = read_pose(first).joint_set
+    return Lazy(paths, partial(_pose_clip, joints=joints)), joints
 
 def _lexicon_codes(asl_lex, entry_codes, where):
     "Codes (N, 16) by ASL-LEX's `Code (survey)`; -1 for NA and for codes that ASL-LEX lacks."
@@ -534,6 +565,13 @@ def _lexicon_codes(asl_lex, entry_codes, where):
 # %% ../nbs/05_corpora.ipynb #fb382e5b
 _CITIZEN = {'signer': 'Participant ID', 'video': 'Video file', 'gloss': 'Gloss', 'asl_lex_code': 'ASL-LEX Code'}
 
+def _citizen_table(path):
+    "One split under our names, checked."
+    frame = _columns(read_table(path), path, _CITIZEN)
+    _each(frame, 'video', path, lambda v: _file_name(v) and '.' in v[1:], 'a file name with ending, without folder', _CITIZEN)
+    for c in ('gloss', 'signer'): _each(frame, c, path, _filled, 'a value', _CITIZEN)
+    return frame
+
 def read_asl_citizen(
     at, # folder (or its parent) with splits/{train,val,test}.csv and, for poses, poses/*.pose
     splits=SPLITS, # which tables
@@ -543,22 +581,19 @@ def read_asl_citizen(
 ):
     """ASL Citizen (2304.05934): 2,731 ASL signs by 52 signers, splits by signer.
 
-    `name` is the video's name without ending and does not tell the gloss. Clips are whatever landmarks the .pose files hold. Raises `CorpusError` by file and row or field."""
+    `name` is the video's name without ending and does not tell the gloss. Clips are whatever landmarks the .pose files hold, at the rate of each video, so `fps` is None. Raises `CorpusError` by file and row or field."""
     at = next((p for p in (Path(at), Path(at)/'ASL_Citizen') if (p/'splits').is_dir()), None) or _no_folder(at, 'splits')
     tables = {at/'splits'/f'{check_name(s, SPLITS, "split")}.csv': s for s in splits}
-    frame = pd.concat([_columns(read_table(p), p, _CITIZEN).assign(split=s) for p, s in tables.items()], ignore_index=True)
-    path = at/'splits'
-    _each(frame, 'video', path, lambda v: _file_name(v) and '.' in v[1:], 'a file name with ending, without folder', _CITIZEN)
-    for c in ('gloss', 'signer'): _each(frame, c, path, _filled, 'a value', _CITIZEN)
+    frame, path = pd.concat([_citizen_table(p).assign(split=s) for p, s in tables.items()], ignore_index=True), at/'splits'
     frame.insert(0, 'name', frame['video'].str.rpartition('.')[0])
     if (twice := frame['name'].duplicated()).any(): raise CorpusError(short_path(path), 'Video file', 'distinct names', f'{frame["name"][twice].iloc[0]} again')
-    clips, joints, fps, notes = None, '', None, ()
+    clips, joints, notes = None, '', ()
     if poses or (poses is None and (at/'poses').is_dir()):
         frame, _, notes = _join(frame, at/'poses', frame['name'], _listing(at/'poses', '.pose'), frame['name'], missing, extra if len(tables) == 3 else 'ignore')
-        clips, joints, fps = _lazy_poses([at/'poses'/f'{n}.pose' for n in frame['name']])
+        clips, joints = _lazy_poses([at/'poses'/f'{n}.pose' for n in frame['name']])
         if clips is None: raise CorpusError(short_path(at/'poses'), 'clips', 'at least one .pose', '0')
     codes = None if asl_lex is None else _lexicon_codes(asl_lex, frame['asl_lex_code'], path)
-    return IsolatedCorpus(_card('asl-citizen', tables, _CITIZEN_DEFECTS + notes), frame, clips, codes, joints, fps)
+    return IsolatedCorpus(_card('asl-citizen', tables, _CITIZEN_DEFECTS + notes), frame, clips, codes, joints)
 
 def _no_folder(at, name): raise CorpusError(short_path(at), name, 'a folder', 'no such folder')
 
@@ -596,7 +631,8 @@ def read_openhands(
     check_name(zeros, ('missing', 'keep'), 'treatment', 'zeros'); where = short_path(path)
     with _as_corpus_errors(): data = load_pickle(path)
     if not isinstance(data, dict) or not {'keypoints', 'confidences'} <= set(data): raise CorpusError(where, 'content', 'a dict with keypoints and confidences', type(data).__name__)
-    if not all(isinstance(data[k], np.ndarray) for k in ('keypoints', 'confidences')): raise CorpusError(where, 'keypoints', 'arrays', type(data['keypoints']).__name__)
+    for k in ('keypoints', 'confidences'):
+        if not isinstance(data[k], np.ndarray): raise CorpusError(where, k, 'an array', type(data[k]).__name__)
     x, c = _clip(data['keypoints'], 'mediapipe75', where).copy(), data['confidences']
     if c.shape != x.shape[:2] or c.dtype.kind not in 'fiu' or not np.isfinite(c).all(): raise CorpusError(where, 'confidences', f'finite numbers of shape {x.shape[:2]}', f'{c.dtype} {c.shape}')
     if zeros == 'missing':
@@ -716,7 +752,8 @@ def read_autsl(at, file=None):
 def read_skeleton_texts(texts, width=60):
     """(numbers (F, `width`) float32, frames per file) of `{name: bytes}`, one frame a line.
 
-    Raises `CorpusError` by file and line for an empty file, a line of another length or a number that is not finite."""
+    Raises `CorpusError` for no files, and by file and line for an empty one, a line of another length or a number that is not finite."""
+    if not texts: raise CorpusError('texts', 'files', 'at least one', '0')
     names = list(texts); parts = [names[i:i+30] for i in range(0, len(names), 30)]
     with ThreadPoolExecutor(os.cpu_count()) as pool: blocks = list(pool.map(lambda part: _skeleton_block([texts[n] for n in part], width), parts))
     if all(b is not None for b in blocks): return np.concatenate([x for x, _ in blocks]), np.concatenate([n for _, n in blocks])
@@ -820,7 +857,7 @@ def mediapipe258(rows):
     return x
 
 def _mediapipe_clip(files, where):
-    "A clip from `{frame number: path or bytes}`."
+    "A clip from a list of (frame number, path or bytes)."
     rows = np.stack([read_npy(f'{where}/{i}.npy', (258,), _bytes(f) if isinstance(f, Path) else f) for i, f in files])
     if np.isinf(rows).any(): raise CorpusError(where, f'frame {int(np.argmax(np.isinf(rows).any(1)))}', 'finite numbers or NaN', 'an infinite one')
     with np.errstate(over='ignore'): x = mediapipe258(rows)
@@ -872,18 +909,17 @@ def _mediapipe_key(key): return _mediapipe_clip(*key)
 _WORD_DEFECTS = ('recorders are a proxy from the history of the source', 'in the full set of 4,693 sequences the left hand is seen in 40 % of frames, the right in 94 %, and 59 sequences are copies', '"-" is the idle class', 'the frame rate is not stated')
 
 # %% ../nbs/05_corpora.ipynb #9ce3b294
-def _pose_corpus(card, frame, paths, check):
+def _pose_corpus(card, frame, paths, check, at):
     "The corpus of a frame and its .pose files, with `frames` and `fps` per clip where they were checked."
-    if not check: clips, joints, fps = _lazy_poses(paths)
-    else:
-        found = []
-        for p in paths:
-            with _as_corpus_errors(): found.append((f := read_pose(p)).joint_set)
-            if found[-1] != found[0]: raise CorpusError(short_path(p), 'joints', f'{found[0]}, as in the first clip', found[-1])
-            frame.loc[len(found) - 1, ['frames', 'fps']] = len(f.clip), f.fps
-        frame, joints, rates = frame.astype({'frames': int}), found[0], frame['fps'].unique()
-        clips, fps = Lazy(paths, partial(_pose_clip, joints=joints)), float(rates[0]) if len(rates) == 1 else None
-    return IsolatedCorpus(card, frame, clips, None, joints, fps)
+    if not any(p.is_file() for p in paths): raise CorpusError(short_path(at), 'clips', 'at least one .pose', '0')
+    if not check: clips, joints = _lazy_poses(paths); return IsolatedCorpus(card, frame, clips, None, joints)
+    found = []
+    for p in paths:
+        with _as_corpus_errors(): found.append((f := read_pose(p)).joint_set)
+        if found[-1] != found[0]: raise CorpusError(short_path(p), 'joints', f'{found[0]}, as in the first clip', found[-1])
+        frame.loc[len(found) - 1, ['frames', 'fps']] = len(f.clip), f.fps
+    frame, rates = frame.astype({'frames': int}), frame['fps'].unique()
+    return IsolatedCorpus(card, frame, Lazy(paths, partial(_pose_clip, joints=found[0])), None, found[0], float(rates[0]) if len(rates) == 1 else None)
 
 def _pose_index(at, have):
     "Labels of a folder of .pose files: of index.csv, or none."
@@ -905,15 +941,14 @@ def read_pose_folder(
 ):
     """A folder of .pose files with an optional index.csv of name (or path), gloss, signer, split.
 
-    `name` is the path inside the folder without ending. Clips are (T, V, 2 or 3) in pixels, NaN where the confidence is 0; all must have the same joint set. `fps` is None if clips differ.
+    `name` is the path inside the folder without ending. Clips are (T, V, 2 or 3) in pixels, NaN where the confidence is 0; all must have the same joint set. `fps` is None if clips differ or were not read now.
     Raises `CorpusError` by file and field."""
     at = Path(at); have = _listing(at, '.pose', deep=True)
     for n in have: safe_name(n, at)
     frame = _pose_index(at, have)
     frame, _, notes = _join(frame, at, frame['name'], have, frame['name'], missing, extra)
-    if not len(frame) or not have: raise CorpusError(short_path(at), 'clips', 'at least one .pose', '0')
     if missing == 'keep' and notes: check = False
-    return _pose_corpus(Card('pose-folder', f'.pose files of {at.name}', defects=notes), frame, [have.get(n, at/f'{n}.pose') for n in frame['name']], check)
+    return _pose_corpus(Card('pose-folder', f'.pose files of {at.name}', defects=notes), frame, [have.get(n, at/f'{n}.pose') for n in frame['name']], check, at)
 
 # %% ../nbs/05_corpora.ipynb #bf87355d
 def read_fingerspelling(at, language='ase', missing='error'):
@@ -922,13 +957,13 @@ def read_fingerspelling(at, language='ase', missing='error'):
     One recording a letter, signer unknown. Raises `CorpusError` by file and field."""
     at = Path(at); path = at/'index.csv'; table = read_table(path, ['path', 'signed_language', 'glosses'])
     check_name(language, table['signed_language'].unique(), 'language', 'fingerspelling')
-    table = table[table['signed_language'] == language].reset_index(drop=True)
+    table = table[table['signed_language'] == language]
     _each(table, 'path', path, lambda v: _path_name(v) and v.endswith('.pose'), 'the path of a .pose file inside the folder'); _each(table, 'glosses', path, _filled, 'a gloss')
     if (twice := table['path'].duplicated()).any(): raise CorpusError(short_path(path), 'path', 'distinct paths', f'{table["path"][twice].iloc[0]} again')
-    frame = pd.DataFrame(dict(name=table['path'].str.removesuffix('.pose'), gloss=table['glosses'], signer='', split=''))
+    table = table.reset_index(drop=True); frame = pd.DataFrame(dict(name=table['path'].str.removesuffix('.pose'), gloss=table['glosses'], signer='', split=''))
     there = [n for n in frame['name'] if (at/f'{n}.pose').is_file()]
     frame, _, notes = _join(frame, at, frame['name'], there, there, check_name(missing, ('error', 'drop'), 'treatment', 'missing'), 'ignore')
-    return _pose_corpus(_card('fingerspelling', [path], ('one recording a letter', *notes), language=language), frame, [at/f'{n}.pose' for n in frame['name']], True)
+    return _pose_corpus(_card('fingerspelling', [path], ('one recording a letter', *notes), language=language), frame, [at/f'{n}.pose' for n in frame['name']], True, at)
 
 def read_pose_samples(at):
     "Two clips as .pose (T, 543, 3) of `mediapipe543`, one of AUTSL at 30 and one of PHOENIX-2014T at 25 frames a second; glosses unknown. Raises `CorpusError` by file and field."
@@ -1255,8 +1290,8 @@ def load_csl_daily_texts(folder, split='test'):
     return {n: texts[n] for n in names}
 
 # %% ../nbs/05_corpora.ipynb #aa837038
-def _csl_official(at, splits, missing):
-    "Frame and defects of the official files."
+def _csl_official(at, splits, missing, whole):
+    "Frame and defects of the official files; videos in no split come with the `whole` corpus alone."
     info, split, path = {r['name']: r for r in _csl_info(at)}, _csl_split(at), at/'csl2020ct_v2.pkl'
     lost, loose = [n for n in split if n not in info], [n for n in info if n not in split]
     if (lost or loose) and missing == 'error': raise CorpusError(short_path(path), 'info', 'exactly the videos of split_1.txt (or missing="drop" or "keep")', f'{len(lost)} not described ({", ".join(map(ascii, lost[:2]))}), {len(loose)} in no split ({", ".join(map(ascii, loose[:2]))})')
@@ -1265,8 +1300,9 @@ def _csl_official(at, splits, missing):
         r = info.get(name, {'length': None, 'signer': '', 'label_char': ''})
         if name in info: _check_record(path, len(rows), r, dict(name=str, length=int, signer=int))
         rows.append(dict(name=name, text=''.join(r['label_char']), gloss=' '.join(r.get('label_gloss', ())), signer=str(r['signer']), frames=r['length'], words=' '.join(r.get('label_word', ()))))
-    parts = [_sentences(path, s, part, text=missing != 'keep') for s in [*splits, ''] if (part := [r for r in rows if split.get(r['name'], '') == s]) or s]
-    return pd.concat(parts, ignore_index=True), tuple(f'{len(x)} videos {what} ({missing})' for x, what in ((lost, 'of split_1.txt are not described'), (loose, 'described are in no split')) if x)
+    parts = [_sentences(path, s, part, text=missing != 'keep') for s in [*splits, *['']*whole] if (part := [r for r in rows if split.get(r['name'], '') == s]) or s]
+    said = ((lost, 'of split_1.txt are not described', missing), (loose, 'described are in no split', missing if whole else 'drop'))
+    return pd.concat(parts, ignore_index=True), tuple(f'{len(x)} videos {what} ({how})' for x, what, how in said if x)
 
 def _csl_labels(path, slrt):
     if not slrt: return [{**r, 'signer': str(int(m[1])) if (m := re.search(r'_P([0-9]{1,9})_', r['name'])) else ''} for r in _label_rows(path)]
@@ -1279,13 +1315,13 @@ def read_csl_daily(at, split=None, labels=None, missing='error'):
     """CSL-Daily: Chinese text, gloss (words separated by spaces), signer 0-9 and frames.
 
     `labels`: 'official' (`csl2020ct_v2.pkl` with `split_1.txt`; text is the characters joined, and a column `words` has the words), 'labels' (`labels.SPLIT` in the GFSLT-VLP format; the signer is the P number of the name),
-    'slrt' (`csl-daily.SPLIT`), or None for the one that is there. `missing` (official files only) says what to do with videos that the split or the labels lack: 'error', 'drop' or 'keep' them with empty fields. Raises `CorpusError` by record and field."""
+    'slrt' (`csl-daily.SPLIT`), or None for the one that is there. `missing` (official files only) says what to do with videos that the split or the labels lack: 'error', 'drop' or 'keep' them with empty fields (those of no split only where `split` is None). Raises `CorpusError` by record and field."""
     at, splits = Path(at), _splits(split)
     check_name(missing, ('error', 'drop', 'keep'), 'missing')
     found = [k for k, f in _CSL_FILES.items() if (at/f.format(splits[0])).exists()] if labels is None else [check_name(labels, _CSL_FILES, 'labels')]
     if len(found) != 1: raise CorpusError(short_path(at), 'labels', 'one of ' + ', '.join(f.format(splits[0]) for f in _CSL_FILES.values()), f'{" and ".join(found) or "none"} (choose by labels=...)')
     paths = [at/'csl2020ct_v2.pkl', at/'split_1.txt'] if found == ['official'] else [at/_CSL_FILES[found[0]].format(s) for s in splits]
-    if found == ['official']: frame, defects = _csl_official(at, splits, missing)
+    if found == ['official']: frame, defects = _csl_official(at, splits, missing, split is None)
     else: frame, defects = pd.concat([_sentences(p, s, _csl_labels(p, found == ['slrt'])) for s, p in zip(splits, paths)], ignore_index=True), ()
     return ContinuousCorpus(_card('csl-daily', paths, language='csl', defects=('public copies differ: S000005_P0004_T00 is absent from some, and lengths and texts of some videos are not the same', *defects)), frame)
 
@@ -1388,13 +1424,15 @@ def read_boston104(at, split=None):
 
 # %% ../nbs/05_corpora.ipynb #f3d25a1e
 class FrameFolder:
-    "Images of one video, in order of their names, read and resized when NumPy asks: stands for an array (T, size, size, 3) uint8. A slice or integers keep some frames, unread."
+    "Images of one video, read and resized when NumPy asks: stands for an array (T, size, size, 3) uint8. A slice, integers or a mask keep some frames, unread; an integer reads one."
     dtype = np.dtype(np.uint8)
     def __init__(self, paths, size): self.paths, self.size = tuple(paths), size
     def __len__(self): return len(self.paths)
     @property
     def shape(self): return len(self), self.size, self.size, 3
-    def __getitem__(self, k): return FrameFolder(self.paths[k] if isinstance(k, slice) else [self.paths[i] for i in k], self.size)
+    def __getitem__(self, k):
+        k = np.arange(len(self))[k]
+        return FrameFolder([self.paths[i] for i in k], self.size) if np.ndim(k) else _image(self.paths[k], self.size)
     def __array__(self, dtype=None, copy=None): return np.stack([_image(p, self.size) for p in self.paths]).astype(dtype or self.dtype, copy=False)
 
 def _image(path, size):
@@ -1403,16 +1441,20 @@ def _image(path, size):
         with Image.open(path) as image: return np.asarray(image.convert('RGB').resize((size, size), Image.Resampling.BILINEAR))
     except (OSError, UnidentifiedImageError) as e: raise CorpusError(short_path(path), 'image', 'a picture that can be read', type(e).__name__) from e
 
+def _counted(path):
+    "Sorts '2.png' before '10.png'."
+    return [int(s) if i % 2 else s for i, s in enumerate(re.split('([0-9]+)', path.name))], path.name
+
 def frame_folders(
     folder, # holds a folder of images for each video
     names,  # of the videos, may contain '/'
     size    # height and width
 ):
-    "A `FrameFolder` for each video. Raises `CorpusError` for a name that leaves the folder, a video without a folder, or one without images."
+    "A `FrameFolder` for each video, its images in order of the numbers in their names. Raises `CorpusError` for a name that leaves the folder, a video without a folder, or one without images."
     out = []
     for n in names:
         at = Path(folder)/safe_name(n, folder, 'video')
-        paths = sorted(p for p in at.iterdir() if p.suffix.lower() in ('.png', '.jpg', '.jpeg')) if at.is_dir() else []
+        paths = sorted((p for p in at.iterdir() if p.suffix.lower() in ('.png', '.jpg', '.jpeg') and not p.name.startswith('.')), key=_counted) if at.is_dir() else []
         if not paths: raise CorpusError(short_path(at), 'frames', 'a folder of .png or .jpg images', 'no images' if at.is_dir() else 'no such folder')
         out.append(FrameFolder(paths, size))
     return out
@@ -1425,14 +1467,15 @@ CONTINUOUS = {'phoenix14t': read_phoenix14t, 'phoenix14t-gfslt': read_phoenix14t
 READERS = {**ISOLATED, **CONTINUOUS}
 
 def own_readers():
-    "`{name: reader}` of the readers that the environment variable `SIGNBOOK_READERS` names; `InputError` if one cannot be imported."
+    "`{name: reader}` of the readers that the environment variable `SIGNBOOK_READERS` names; `InputError` if one cannot be imported or called."
     out = {}
     for item in filter(None, map(str.strip, os.environ.get('SIGNBOOK_READERS', '').split(','))):
         name, _, place = item.partition('='); module, _, function = place.partition(':')
         if not (name and module and function): raise InputError('SIGNBOOK_READERS', 'reader', 'NAME=MODULE:FUNCTION', item)
         if name in READERS: raise InputError('SIGNBOOK_READERS', name, 'a name of your own', 'a corpus of this package')
         try: out[name] = getattr(importlib.import_module(module), function)
-        except (ImportError, AttributeError) as e: raise InputError('SIGNBOOK_READERS', name, 'a module that can be imported and its function', f'{place} ({e})') from None
+        except Exception as e: raise InputError('SIGNBOOK_READERS', name, 'a module that can be imported and its function', f'{place} ({type(e).__name__}: {e})') from None
+        if not callable(out[name]): raise InputError('SIGNBOOK_READERS', name, 'a function', f'{place}, {type(out[name]).__name__}')
     return out
 
 # %% ../nbs/05_corpora.ipynb #3c46221a

@@ -1,4 +1,5 @@
 "Damaged and hostile files: one line that names file and field, never anything else."
+import contextlib
 import gzip
 import os
 import pickle
@@ -39,6 +40,7 @@ def one_line(error, *parts):
     ({'a': np.array([0, np.inf, 1])}, ['finite']),
     ({'a': np.array(['x', 'y', 'z'])}, ['a: expected 3 numbers']),
     ({'a': [[1, 2], [3]]}, ['a: expected']),
+    ({'a': np.array(['1', '2', '3'])}, ['a: expected 3 numbers']),
     ({'a': None, 'b': None, 'c': None, 'other_1': np.zeros(3)}, ['labelled clip']),
 ])
 def test_scores(tmp_path, changes, parts):
@@ -105,12 +107,12 @@ def test_damaged_and_hostile_tensors_are_refused(tmp_path):
 
 @pytest.mark.parametrize('body', [b'\x80\x04Nr\xff\xff\xff\x7f.', b'\x80\x05\x96' + (2**42).to_bytes(8, 'little') + b'.', b'\x80\x04\x8e' + (2**42).to_bytes(8, 'little') + b'.', b'\x80\x04\x8d' + (2**42).to_bytes(8, 'little') + b'.'])
 def test_a_few_bytes_cannot_ask_for_gigabytes(tmp_path, body):
-    import resource
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    (tmp_path / 'm.pkl').write_bytes(body)
-    try: load_pickle(tmp_path / 'm.pkl')
-    except InputError: pass
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**18
+    import tracemalloc
+    (tmp_path / 'm.pkl').write_bytes(body); tracemalloc.start()
+    try:
+        with contextlib.suppress(InputError): assert load_pickle(tmp_path / 'm.pkl', max_bytes=2**24) is None
+        assert tracemalloc.get_traced_memory()[1] < 2**26
+    finally: tracemalloc.stop()
 
 
 def test_fuzzed_pickles_return_data_or_an_input_error(tmp_path):
@@ -130,6 +132,15 @@ def test_truncated_files(tmp_path):
         (tmp_path / 't.pkl').write_bytes(whole[:cut])
         with pytest.raises(InputError) as e: load_records(tmp_path / 't.pkl', name=str)
         one_line(e, 't.pkl')
+
+
+def test_score_and_label_files_that_cannot_be_read(tmp_path):
+    for call in (lambda: load_scores(tmp_path / 'none.pkl', LABELS, 3), lambda: load_clip_labels(tmp_path / 'none.csv'), lambda: load_clip_labels(tmp_path)):
+        with pytest.raises(CorpusError) as e: call()
+        one_line(e, 'file')
+    scores(tmp_path); (tmp_path / 'scores.pkl').write_bytes((tmp_path / 'scores.pkl').read_bytes()[:-9])
+    with pytest.raises(CorpusError) as e: load_scores(tmp_path / 'scores.pkl', LABELS, 3)
+    one_line(e, 'scores.pkl', 'pickle')
 
 
 @pytest.mark.parametrize('text, parts', [('a,1\nb\n', ['line 2', 'clip,class id']), ('a,1\na,1\n', ['line 2', 'distinct']), ('a,-1\n', ['line 1']), ('a,1.5\n', ['line 1']), ('', ['at least one clip']), ('a,x\n', ['line 1']), (',3\n', ['line 1'])])

@@ -18,7 +18,7 @@ import pytest
 from signbook.core import InputError
 from signbook.corpora import (ISOLATED, SPLITS, Card, CorpusError, IsolatedCorpus, few_shot, fingerprint, leave_one_signer_out, load_clip_labels, mediapipe258, read_asl_citizen, read_asl_lex, read_asl_mediapipe,
                               read_autsl, read_fingerspelling, read_isl30, read_npy, read_openhands, read_pose_folder, read_pose_samples, read_semlex, read_skeleton_texts, read_table, read_tar, read_wlasl,
-                              read_wlasl_asllex, recipe, recipes, signer_disjoint, stratified_folds)
+                              read_wlasl_asllex, fetch, frame_folders, present, recipe, recipes, signer_disjoint, stratified_folds, verify)
 from signbook.phonology import FEATURES, decode, feature_names
 from signbook.pose import joint_set, select, write_pose
 
@@ -219,6 +219,60 @@ def test_damaged_releases_are_read_or_refused(tmp_path, name, seed=0, times=120)
     assert 0 < read_well < times
 
 
+# ---- presence, fingerprints, subsets
+
+def test_what_an_interrupted_download_leaves_is_not_the_corpus(tmp_path, monkeypatch):
+    monkeypatch.setenv('SIGNBOOK_DATA', str(tmp_path)); at = tmp_path / 'isl30'
+    for left in ('.RawDataset.part', '.RawDataset.tar.xz.part', 'cache', 'RawDataset'):
+        (at / left).mkdir(parents=True); assert not present('isl30')
+    (at / 'RawDataset.tar.xz').write_bytes(b'x'); assert not present('isl30')
+    with (at / 'RawDataset.tar.xz').open('wb') as f: f.truncate(recipe('isl30')['git']['packed'][0]['bytes'])
+    assert present('isl30'); refused(lambda: verify('isl30'), 'RawDataset.tar.xz: sha256')
+    (at / 'RawDataset' / 'a.txt').write_bytes(LINE); assert present('isl30'); verify('isl30')
+
+
+def test_an_unpacked_folder_replaces_what_was_left(tmp_path, monkeypatch):
+    from signbook import corpora
+    monkeypatch.setenv('SIGNBOOK_DATA', str(tmp_path)); monkeypatch.delenv('SIGNBOOK_MIRROR', raising=False)
+    def git(args, **more):
+        if args[3] == 'checkout': (Path(args[2]) / 'RawDataset').mkdir(); (Path(args[2]) / 'RawDataset' / 'new.txt').write_bytes(LINE)
+    monkeypatch.setattr(corpora.subprocess, 'run', git)
+    (tmp_path / 'isl30' / '.RawDataset.part').mkdir(parents=True); (tmp_path / 'isl30' / '.RawDataset.part' / 'old.txt').write_bytes(b'')
+    at = fetch('isl30'); assert [p.relative_to(at).as_posix() for p in sorted(at.rglob('*'))] == ['RawDataset', 'RawDataset/new.txt'] and fetch('isl30') == at
+
+
+@pytest.mark.parametrize('name', ['pose-folder', 'asl-mediapipe', 'pose-samples'])
+def test_a_fingerprint_sees_clips_read_on_demand(tmp_path, name):
+    at = WRITERS[name](tmp_path / 'c'); before = fingerprint(read(name, at)); path = sorted(p for p in at.rglob('*') if p.suffix in ('.npy', '.pose'))[0]
+    if path.suffix == '.npy': np.save(path, np.load(path) + 1)
+    else: write_pose(path, wave(2) + 5, 'mediapipe75', 25)
+    assert fingerprint(read(name, at)) != before
+
+
+def test_a_fingerprint_is_the_same_in_another_process(tmp_path):
+    import subprocess, sys
+    code = '''import numpy as np, pandas as pd
+from signbook.corpora import *
+x = [None, np.zeros((3, 2, 2)), np.array([None, 'a'], object)]
+print(fingerprint(IsolatedCorpus(Card('toy'), pd.DataFrame(dict(name=list('abc'), gloss='g', signer='', split='')), x)))'''
+    assert len({subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout for _ in range(2)}) == 1
+
+
+def test_subsets_refuse():
+    c = corpus_of([('a', 'x', 'S', ''), ('b', 'x', 'T', '')])
+    for bad in ([], [2], [-3], [.5], [True], np.zeros(0), np.zeros((1, 2), int), ['a'], None, slice(1)): refused(lambda: c.subset(bad), 'made: i')
+    assert c.subset([-1]).frame['name'].tolist() == c.subset([False, True]).frame['name'].tolist() == c.subset(1).frame['name'].tolist() == ['b']
+
+
+def test_frames_of_a_video(tmp_path):
+    from PIL import Image
+    (tmp_path / 'v').mkdir(); (tmp_path / 'v' / '._1.png').write_bytes(b'x')
+    for k in range(12): Image.fromarray(np.full((4, 4, 3), k, np.uint8)).save(tmp_path / 'v' / f'{k}.png')
+    video, = frame_folders(tmp_path, ['v'], 4)
+    assert np.asarray(video)[:, 0, 0, 0].tolist() == [f[0, 0, 0] for f in video] == list(range(12)) and video[-1].shape == (4, 4, 3)
+    assert [np.asarray(video[k])[:, 0, 0, 0].tolist() for k in (slice(9, None), [3, 1], np.arange(12) > 9)] == [[9, 10, 11], [3, 1], [10, 11]] and len(video[[]]) == 0
+
+
 # ---- arrays, archives, tables
 
 @pytest.mark.parametrize('raw, says', [
@@ -301,13 +355,15 @@ def test_semlex_options(tmp_path):
     assert len(read_semlex(at, duplicates='first')) == 3
     refused(lambda: read_semlex(at, duplicates='error'), 'v1 again, 1 rows')
     assert read_semlex(at, label_types=['freetext', 'signbank']).frame['gloss'].tolist() == ['food, eat', '3369']
-    assert read_semlex(at, splits=['test']).frame['name'].tolist() == ['v3'] and read_semlex(at, poses=False).clips is None
+    only = read_semlex(at, splits=['test']); assert only.frame['name'].tolist() == ['v3'] and (only.codes == read_semlex(at).codes[3:]).all()
+    assert read_semlex(at, poses=False).clips is None
     for bad in (dict(duplicates='last'), dict(label_types=['asl']), dict(splits=['dev']), dict(missing='no'), dict(extra='no')):
         with pytest.raises(InputError): read_semlex(at, **bad)
     refused(lambda: read_semlex(at, label_types=[]), 'items: expected at least one')
     (at / 'test' / 'v3.npy').unlink()
     refused(lambda: read_semlex(at), 'one for each of 4 rows, found 1 rows without (v3); missing="drop"')
     c = read_semlex(at, missing='drop'); assert len(c) == len(c.clips) == len(c.codes) == 3 and '1 of 4 clips have no file' in c.card.defects[-1]
+    assert read_semlex(at, splits=['train'], missing='keep').frame['has_clip'].all()
     c = read_semlex(at, missing='keep'); assert c.frame['has_clip'].tolist() == [True] * 3 + [False]
     refused(lambda: c.clips[3], 'v3.npy', 'no such file')
     np.save(at / 'test' / 'v4.npy', np.zeros((1, 553, 3), np.float16))
@@ -325,6 +381,14 @@ def test_semlex_options(tmp_path):
     ('duration', 'long', "duration_ms: expected a finite number >= 0, found 'long'"), ('duration', 'inf', 'duration_ms'), ('duration', '-1', 'duration_ms'), ('Handshape', 'paw', "Handshape: expected one of 58 values"), ('Path Movement', '', 'Path Movement'),
 ])
 def test_semlex_bad_rows(tmp_path, field, value, says): refused(lambda: read_semlex(semlex(tmp_path / 's', **{field: value})), 'semlex_metadata.csv: row', says)
+
+
+def test_a_bad_feature_is_named_by_its_row_of_the_file(tmp_path):
+    at, said = semlex(tmp_path / 's', columns=lambda t: t.assign(Handshape=[*t['Handshape'][:3], 'paw'])), set()
+    for options in ({}, {'splits': ['test']}, {'splits': ['train']}):
+        with pytest.raises(CorpusError) as e: read_semlex(at, **options)
+        said.add(str(e.value))
+    assert len(said) == 1 and 'Handshape' in said.pop()
 
 
 @pytest.mark.parametrize('x, says', [
@@ -360,7 +424,7 @@ def test_a_large_table_reads_fast(tmp_path):
 def test_asl_citizen(tmp_path):
     c = read_asl_citizen(citizen(tmp_path / 'c'), asl_lex=lexicon(tmp_path / 'l') / 'asllex_data.csv')
     assert c.frame['name'].tolist() == ['1-EAT', '2, b-EAT', '4.7e-7-seedSOUR', '4-X'] and c.frame['gloss'].tolist() == ['EAT1', 'EAT2', 'SOUR', 'None'] and c.frame['signer'].tolist() == ['P1', 'P1', 'P2', 'P3']
-    assert decode(c.codes)['Path Movement'].tolist() == ['None', 'N/A', 'N/A', 'Curved'] and [len(x) for x in c.clips] == [2, 3, 4, 5] and (c.joint_set, c.fps) == ('mediapipe75', 25)
+    assert decode(c.codes)['Path Movement'].tolist() == ['None', 'N/A', 'N/A', 'Curved'] and [len(x) for x in c.clips] == [2, 3, 4, 5] and (c.joint_set, c.fps) == ('mediapipe75', None)
     (tmp_path / 'parent').mkdir(); shutil.move(tmp_path / 'c', tmp_path / 'parent' / 'ASL_Citizen')
     assert read_asl_citizen(tmp_path / 'parent', splits=['test']).frame['name'].tolist() == ['4-X']
     assert read_asl_citizen(tmp_path / 'parent', poses=False).clips is None
@@ -371,10 +435,12 @@ def test_asl_citizen_refuses(tmp_path):
     at = citizen(tmp_path / 'c')
     (at / 'poses' / '4-X.pose').unlink(); refused(lambda: read_asl_citizen(at), 'without (4-X)'); assert len(read_asl_citizen(at, missing='drop')) == 3
     poses_in(at / 'poses', ['new', '4-X']); refused(lambda: read_asl_citizen(at), 'without (new)'); assert len(read_asl_citizen(at, extra='ignore')) == 4
+    poses_in(at / 'poses', ['4-X'], fps=30); assert [len(x) for x in read_asl_citizen(at, extra='ignore').clips] == [2, 3, 4, 2]
     poses_in(at / 'poses', ['4-X'], 'openhands27'); refused(lambda: [*read_asl_citizen(at, extra='ignore').clips], '4-X.pose')
     test = at / 'splits' / 'test.csv'; head = 'Participant ID,Video file,Gloss,ASL-LEX Code\n'
     for row, says in (('P3,../x.mp4,A,C', 'Video file'), ('P3,x,A,C', 'a file name'), ('P3,4-X.mp4,,C', 'Gloss'), (',4-X.mp4,A,C', 'Participant ID'), ('P3,4-X.mp4,A', 'line 2: expected 4 fields, found 3'), ('P3,1-EAT.mp4,A,C', '1-EAT again')):
-        test.write_text(head + row + '\n'); refused(lambda: read_asl_citizen(at, poses=False), says)
+        test.write_text(head + row + '\n'); refused(lambda: read_asl_citizen(at, poses=False), says, 'splits: ' if 'again' in says else 'test.csv: ')
+    test.write_text(head + 'P3,5-X.mp4,A,C\nP3,4-X.mp4,,C\n'); refused(lambda: read_asl_citizen(at, poses=False), 'splits/test.csv: row 2: Gloss')
     test.unlink(); refused(lambda: read_asl_citizen(at), 'test.csv: file')
 
 
@@ -386,7 +452,7 @@ def test_wlasl(tmp_path):
     assert np.isnan(c.clips[1]).all(-1).sum(1).tolist() == [21, 0, 0] and not np.isnan(read_wlasl(tmp_path / 'w', zeros='keep').clips[1]).any()
     assert len(read_wlasl(tmp_path / 'w' / 'WLASL_v0.3.json')) == 3 and read_wlasl(tmp_path / 'w', poses=False).clips is None
     (tmp_path / 'w' / 'poses' / '69241.pkl').unlink(); refused(lambda: read_wlasl(tmp_path / 'w'), 'without (69241)')
-    assert read_wlasl(tmp_path / 'w', missing='drop').frame['name'].tolist() == ['07069', '00001']
+    assert read_wlasl(tmp_path / 'w', missing='drop').frame['name'].tolist() == ['07069', '00001'] and read_wlasl(tmp_path / 'w', missing='keep').frame['has_clip'].tolist() == [False, True, True]
     refused(lambda: read_wlasl(tmp_path / 'w', poses=tmp_path / 'nowhere'), 'nowhere')
 
 
@@ -404,7 +470,7 @@ def test_wlasl_bad_json(tmp_path):
 
 
 @pytest.mark.parametrize('change, says', [
-    (dict(keypoints=np.zeros((3, 76, 3))), 'joints: expected 75'), (dict(keypoints=np.zeros((0, 75, 3)), confidences=np.zeros((0, 75))), 'frames: expected at least 1'), (dict(keypoints=np.full((3, 75, 3), np.inf)), 'finite numbers or NaN'), (dict(keypoints=[1, 2]), 'arrays'), (dict(confidences=None), 'arrays'),
+    (dict(keypoints=np.zeros((3, 76, 3))), 'joints: expected 75'), (dict(keypoints=np.zeros((0, 75, 3)), confidences=np.zeros((0, 75))), 'frames: expected at least 1'), (dict(keypoints=np.full((3, 75, 3), np.inf)), 'finite numbers or NaN'), (dict(keypoints=[1, 2]), 'keypoints: expected an array, found list'), (dict(confidences=None), 'confidences: expected an array, found NoneType'),
     (dict(confidences=np.zeros((2, 75))), 'confidences'), (dict(confidences=np.full((3, 75), np.nan)), 'confidences'), (dict(confidences=np.array(['a'])), 'confidences'), (dict(keypoints=np.array(['a'])), 'real numbers'),
 ])
 def test_openhands_refuses(tmp_path, change, says): refused(lambda: read_openhands(openhands(tmp_path / 'x.pkl', **change)), 'x.pkl', says)
@@ -520,10 +586,11 @@ def test_pose_folders(tmp_path):
     lazy = read_pose_folder(tmp_path / 'p', check=False); assert all((a == b).all() for a, b in zip(c.clips, lazy.clips))
     at = pose_folder(tmp_path / 'q', None); assert read_pose_folder(at).frame['gloss'].tolist() == ['', '']
     poses_in(at, ['c'], fps=30); assert read_pose_folder(at).fps is None and read_pose_folder(at).frame['fps'].tolist() == [25, 30, 25]
-    refused(lambda: [*read_pose_folder(at, check=False).clips], 'c.pose: fps: expected 25.0, as in the first clip, found 30.0')
+    lazy = read_pose_folder(at, check=False); assert lazy.fps is None and [len(x) for x in lazy.clips] == [2, 2, 3]
     for index, says in (('name\na\n', '2 without'), ('name\na\nx/b\nc\nd\n', '1 rows without (d)'), ('name\n../a\n', 'name'), ('gloss\nA\n', 'name: expected a column'), ('name,gloss\na,\n', 'gloss'), ('name\na\na\n', 'a again'), ('name\n', 'rows')):
         (at / 'index.csv').write_text(index); refused(lambda: read_pose_folder(at), says)
     (at / 'index.csv').write_text('name\na\nx/b\nc\nd\n'); assert len(read_pose_folder(at, missing='drop')) == 3 and read_pose_folder(at, missing='keep').frame['has_clip'].tolist() == [True] * 3 + [False]
+    assert [len(x) for x in read_pose_folder(at, missing='keep').clips[:3]] == [2, 3, 2]
     (at / 'index.csv').unlink(); poses_in(at, ['c'], 'openhands27'); refused(lambda: read_pose_folder(at), 'joints')
     (at / 'c.pose').write_bytes(b'x'); refused(lambda: read_pose_folder(at), 'c.pose')
 
@@ -533,6 +600,8 @@ def test_fingerspelling_refuses(tmp_path):
     refused(lambda: read_fingerspelling(at, 'ars'), '1 rows without')
     with pytest.raises(InputError): read_fingerspelling(at, 'gsl')
     (at / 'ase' / 'r.pose').unlink(); refused(lambda: read_fingerspelling(at), 'ase/r'); assert len(read_fingerspelling(at, missing='drop')) == 1
+    (at / 'ase' / 'q.pose').unlink(); refused(lambda: read_fingerspelling(at, missing='drop'), 'f: clips: expected at least one .pose, found 0')
+    (at / 'index.csv').write_text('path,signed_language,glosses\nars/z.pose,ars,C\nase/q.pose,ase,\n'); refused(lambda: read_fingerspelling(at), 'index.csv: row 2: glosses')
     for row in ('../x.pose,ase,A', 'x.txt,ase,A', 'ase/q.pose,ase,', 'ase/q.pose,ase,A\nase/q.pose,ase,B'): (at / 'index.csv').write_text('path,signed_language,glosses\n' + row + '\n'); refused(lambda: read_fingerspelling(at), 'index.csv')
 
 
@@ -569,10 +638,12 @@ def test_folds_and_shots(seed):
 
 def test_splits_refuse():
     c = corpus_of([('a', 'x', 'S', ''), ('b', 'x', 'T', ''), ('c', 'y', 'S', '')]); unknown = corpus_of([('a', '', '', ''), ('b', 'x', 'S', '')]); twice = corpus_of([('a', 'x', 'S', ''), ('a', 'y', 'S', '')])
-    for call in (lambda: signer_disjoint(c), lambda: signer_disjoint(c, .6, .5), lambda: signer_disjoint(c, -1), lambda: signer_disjoint(unknown), lambda: leave_one_signer_out(unknown), lambda: leave_one_signer_out(twice), lambda: few_shot(c, 1), lambda: few_shot(c, 0), lambda: few_shot(c, 1.5),
-                 lambda: few_shot(c, True), lambda: few_shot(unknown, 1), lambda: few_shot(twice, 1), lambda: few_shot(c, 5, short='drop'), lambda: few_shot(c, 1, short='x'), lambda: stratified_folds(c, 1), lambda: stratified_folds(c, 4), lambda: stratified_folds(twice, 2), lambda: stratified_folds(unknown, 2)):
+    for call, says in ((lambda: signer_disjoint(c), 'signers: expected at least 3'), (lambda: signer_disjoint(c, .6, .5), 'shares'), (lambda: signer_disjoint(c, -1), 'shares'), (lambda: signer_disjoint(unknown), 'signer: expected known'),
+                       (lambda: leave_one_signer_out(unknown), 'signer: expected known'), (lambda: leave_one_signer_out(twice), 'signers: expected at least 2'), (lambda: few_shot(c, 1), 'classes'), (lambda: few_shot(c, 0), 'k: '), (lambda: few_shot(c, 1.5), 'k: '),
+                       (lambda: few_shot(c, True), 'k: '), (lambda: few_shot(unknown, 1), 'gloss'), (lambda: few_shot(twice, 1), 'a again'), (lambda: few_shot(c, 5, short='drop'), 'classes'), (lambda: few_shot(c, 1, short='x'), 'treatment'),
+                       (lambda: stratified_folds(c, 1), 'n: '), (lambda: stratified_folds(c, 4), 'n: '), (lambda: stratified_folds(twice, 2), 'a again'), (lambda: stratified_folds(unknown, 2), 'gloss')):
         with pytest.raises(InputError) as e: call()
-        assert '\n' not in str(e.value)
+        assert '\n' not in str(e.value) and says in str(e.value), str(e.value)
     assert c.frame['gloss'][few_shot(c, 1, short='drop')[0]].tolist() == ['x'] and set(signer_disjoint(c, .2, 0)) == {'train', 'test'}
 
 
