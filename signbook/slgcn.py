@@ -164,7 +164,7 @@ def drop_graph(y, keep, near, size, window=41, real=None):
 
 # %% ../nbs/10_slgcn.ipynb #d7e26309
 @lru_cache(maxsize=64)
-def _frequencies(T, taps, stride, device='cpu'):
+def _frequencies(T, taps, stride, device='cpu', dtype=torch.float32):
     "Real transforms of a convolution of `taps` with `stride` as matrices: into frequencies, of the taps, and back."
     q = np.arange(taps) - taps//2; phase = q % stride; q = (q - phase)//stride
     L = T + max(abs(q)); L += L % 2; t = np.arange(T)
@@ -173,14 +173,14 @@ def _frequencies(T, taps, stride, device='cpu'):
     back = np.concatenate([np.ones((1, T)), sign[None], 2*(c - s), -2*s, -2*c])/L
     cw, sw = np.cos(w*q), np.sin(w*q)
     of = np.concatenate([np.ones((1, taps)), ((-1.)**q)[None], cw, sw - cw, cw + sw])
-    return [torch.tensor(m, dtype=torch.float32, device=device) for m in (into, np.stack([of*(phase == i) for i in range(stride)]), back.T.copy())]
+    with torch.inference_mode(False): return [torch.tensor(m, dtype=dtype, device=device) for m in (into, np.stack([of*(phase == i) for i in range(stride)]), back.T.copy())]
 
 def time_conv(x, weight, stride=1):
     "Convolution along time, 'same' padding with zeros: x (T, P, C), weight (O, C, taps) -> (ceil(T/stride), P, O)."
     P, C = x.shape[1:]; O, _, taps = weight.shape
     if len(x) % stride: x = F.pad(x, (0, 0, 0, 0, 0, stride - len(x) % stride))
     T = len(x)//stride
-    into, of, back = _frequencies(T, taps, stride, str(x.device))
+    into, of, back = _frequencies(T, taps, stride, str(x.device), torch.promote_types(x.dtype, torch.float32))
     X = (into @ x.reshape(T, -1)).view(len(into), -1, C); W = (of.flatten(0, 1) @ weight.permute(2, 1, 0).reshape(taps, -1)).view(stride, len(into), C, O)
     Y = torch.bmm(X, W[0]) if stride == 1 else sum(torch.bmm(x, w) for x, w in zip(X.view(len(into), stride, P, C).unbind(1), W))
     return (back @ Y.view(len(into), -1)).view(T, P, O)
@@ -219,7 +219,8 @@ class SLGCN(nn.Module):
     """SL-GCN encoder of clips: (N, T, V, C), NaN = not seen, and lengths (N,) -> (N, `width`).
 
     `joints` names a joint set of `signbook.pose`; `scale` multiplies the channels of `blocks` ((channels, stride), ...), rounded to whole groups; the last four blocks keep activations with probability `keep` (DropGraph).
-    `masked`: unseen joints stand at the mean and padded frames enter nothing, so batch-mates do not matter (in evaluation mode); otherwise both are zeros that count, as released."""
+    `masked`: unseen joints are 0 behind the first normalisation and padded frames enter nothing, so batch-mates do not matter (in evaluation mode); otherwise both are zeros that count, as released.
+    Statistics of training are those of one process: under torchrun each process normalises by its share of the batch."""
     def __init__(self, joints='openhands27', channels=2, scale=1., groups=8, blocks=BLOCKS, keep=.9, masked=True):
         super().__init__()
         if not 0 < keep <= 1: raise InputError('SLGCN', 'keep', 'a probability above 0', keep)
@@ -232,6 +233,7 @@ class SLGCN(nn.Module):
     def forward(self, x, lengths=None):
         if x.dim() != 4 or x.shape[2:] != (self.joints, self.channels): raise InputError('SLGCN', 'x', f'clips (N, T, {self.joints}, {self.channels})', tuple(x.shape))
         if lengths is None or not self.masked: lengths = torch.full((len(x),), x.shape[1], device=x.device)
+        lengths = torch.as_tensor(lengths, device=x.device)
         if lengths.shape != (len(x),) or not ((lengths > 0) & (lengths <= x.shape[1])).all(): raise InputError('SLGCN', 'lengths', f'{len(x)} numbers from 1 to {x.shape[1]}', lengths.tolist())
         at = Frames(mask_of(lengths, x.shape[1]).T)
         y = self._normalised(at.pack(x.transpose(0, 1)))
@@ -254,9 +256,16 @@ def masked_columns(bn, x, w):
     return (x - mean)*(var + bn.eps).rsqrt()*bn.weight + bn.bias
 
 # %% ../nbs/10_slgcn.ipynb #b07f60bb
+class _Official(dict):
+    "A state dict: `d(key, *shape)` is a tensor that must have this shape."
+    def __call__(self, key, *shape):
+        if key not in self: raise InputError('from_openhands', key, 'a tensor of the official state dict', 'nothing')
+        if tuple(self[key].shape) != shape: raise InputError('from_openhands', key, f'shape {shape}', tuple(self[key].shape))
+        return self[key]
+
 def _copy(ours, d, name, order, bias=None):
     "Load a batch normalisation with its channels in `order`; a `bias` added before it is taken off its running mean."
-    for k in ('weight', 'bias', 'running_mean', 'running_var'): getattr(ours, k).data.copy_(d[f'{name}.{k}'][order])
+    for k in ('weight', 'bias', 'running_mean', 'running_var'): getattr(ours, k).data.copy_(d(f'{name}.{k}', ours.num_features)[order])
     if bias is not None: ours.running_mean -= bias.flatten()[order]
 
 def _group_order(channels, groups):
@@ -264,33 +273,34 @@ def _group_order(channels, groups):
     return torch.arange(channels).view(-1, groups).T.flatten()
 
 def _load_block(b, d, at, first):
-    g, out, G = b.graph, len(b.graph.weight)//3, b.graph.groups; o = _group_order(out, G); o3 = torch.cat([o + k*out for k in range(3)])
-    i = torch.arange(g.weight.shape[1]) if first else _group_order(g.weight.shape[1], G)
-    g.A.data.copy_(d[f'{at}.gcn1.decoupled_A'].view(g.A.shape)); b.near.copy_(d[f'{at}.A'])
-    g.weight.data.copy_(d[f'{at}.gcn1.linear_weight'].T[o3][:, i])
-    _copy(g.norm0, d, f'{at}.gcn1.bn0', o3, d[f'{at}.gcn1.linear_bias'])
-    _copy(g.norm, d, f'{at}.gcn1.bn', o)
-    if hasattr(g, 'down'): g.down.data.copy_(d[f'{at}.gcn1.down.0.weight'][o][:, i, 0, 0]); _copy(g.down_norm, d, f'{at}.gcn1.down.1', o, d[f'{at}.gcn1.down.0.bias'])
+    g, out, c, G, V = b.graph, len(b.graph.weight)//3, b.graph.weight.shape[1], b.graph.groups, len(b.near); o = _group_order(out, G); o3 = torch.cat([o + k*out for k in range(3)])
+    i, gcn = torch.arange(c) if first else _group_order(c, G), f'{at}.gcn1'
+    g.A.data.copy_(d(f'{gcn}.decoupled_A', *g.A.shape)); b.near.copy_(d(f'{at}.A', V, V))
+    g.weight.data.copy_(d(f'{gcn}.linear_weight', c, 3*out).T[o3][:, i])
+    _copy(g.norm0, d, f'{gcn}.bn0', o3, d(f'{gcn}.linear_bias', 1, 3*out, 1, 1))
+    _copy(g.norm, d, f'{gcn}.bn', o)
+    if hasattr(g, 'down'): g.down.data.copy_(d(f'{gcn}.down.0.weight', out, c, 1, 1)[o][:, i, 0, 0]); _copy(g.down_norm, d, f'{gcn}.down.1', o, d(f'{gcn}.down.0.bias', out))
     for ours, theirs, pick in ((b.attention.joint, 'conv_sa', lambda w: w[:, o]), (b.attention.frame, 'conv_ta', lambda w: w[:, o]), (b.attention.squeeze, 'fc1c', lambda w: w[:, o]), (b.attention.channel, 'fc2c', lambda w: w[o])):
-        ours.weight.data.copy_(pick(d[f'{at}.{theirs}.weight'])); ours.bias.data.copy_(d[f'{at}.{theirs}.bias'][o] if theirs == 'fc2c' else d[f'{at}.{theirs}.bias'])
-    b.time.data.copy_(d[f'{at}.tcn1.conv.weight'][o][:, o, :, 0]); _copy(b.norm, d, f'{at}.tcn1.bn', o, d[f'{at}.tcn1.conv.bias'])
+        bias = d(f'{at}.{theirs}.bias', len(ours.bias))
+        ours.weight.data.copy_(pick(d(f'{at}.{theirs}.weight', *ours.weight.shape))); ours.bias.data.copy_(bias[o] if theirs == 'fc2c' else bias)
+    b.time.data.copy_(d(f'{at}.tcn1.conv.weight', out, out, 9, 1)[o][:, o, :, 0]); _copy(b.norm, d, f'{at}.tcn1.bn', o, d(f'{at}.tcn1.conv.bias', out))
     if hasattr(b, 'skip'):
-        b.skip.data.copy_(d[f'{at}.residual.conv.weight'][o][:, i, 0, 0]); _copy(b.skip_norm, d, f'{at}.residual.bn', o, d[f'{at}.residual.conv.bias'])
+        b.skip.data.copy_(d(f'{at}.residual.conv.weight', out, c, 1, 1)[o][:, i, 0, 0]); _copy(b.skip_norm, d, f'{at}.residual.bn', o, d(f'{at}.residual.conv.bias', out))
 
+# %% ../nbs/10_slgcn.ipynb #ebed5bb8
 def from_openhands(state, masked=False):
-    """An `SLGCN` with the weights of an official encoder (27 nodes, 2 channels); keys may carry a prefix such as 'model.encoder.'.
+    """An `SLGCN` with the weights of an official encoder (27 nodes, 2 channels): a state dict of tensors or arrays, or a Lightning checkpoint that holds one; keys may carry a prefix such as 'model.encoder.'.
 
     Raises `InputError` naming the key that is missing or has another shape."""
+    state = state.get('state_dict', state)
     lead = next((k.removesuffix('data_bn.weight') for k in state if k.endswith('data_bn.weight')), None)
     if lead is None: raise InputError('from_openhands', 'data_bn.weight', 'an official SL-GCN state dict', f'keys such as {next(iter(state), None)!r}')
-    d = {k.removeprefix(lead): torch.as_tensor(np.asarray(v)).float() for k, v in state.items() if k.startswith(lead)}
-    try:
-        net = SLGCN(channels=d['l1.gcn1.linear_weight'].shape[0], groups=d['l1.gcn1.decoupled_A'].shape[1], masked=masked)
-        V, C = net.joints, net.channels
-        _copy(net.norm, d, 'data_bn', slice(None))
-        for i, b in enumerate(net.blocks): _load_block(b, d, f'l{i+1}', i == 0)
-    except KeyError as e: raise InputError('from_openhands', e.args[0], 'a tensor of the official state dict', 'nothing') from None
-    except (RuntimeError, IndexError) as e: raise InputError('from_openhands', 'shapes', 'those of the official encoder with 27 nodes', str(e).splitlines()[0]) from None
+    tensor = lambda v: (v.detach().cpu() if isinstance(v, torch.Tensor) else torch.as_tensor(np.asarray(v))).float()
+    d = _Official({k.removeprefix(lead): tensor(v) for k, v in state.items() if k.startswith(lead)})
+    w, A = d.get('l1.gcn1.linear_weight'), d.get('l1.gcn1.decoupled_A')
+    net = SLGCN(channels=len(w) if w is not None and w.dim() == 2 else 2, groups=A.shape[1] if A is not None and A.dim() == 4 else 8, masked=masked)
+    _copy(net.norm, d, 'data_bn', slice(None))
+    for i, b in enumerate(net.blocks): _load_block(b, d, f'l{i+1}', i == 0)
     return net.eval()
 
 SLGCN.from_openhands = staticmethod(from_openhands)
@@ -301,7 +311,8 @@ def feature_sizes(absent='mask'):
     return [len(f.values) + (check_name(absent, ('mask', 'class'), 'absent', 'feature_sizes') == 'class') for f in FEATURES]
 
 def feature_targets(codes, absent='mask'):
-    "Codes (N, 16) with -1 for what contributes nothing, or as the last class of its feature."
+    "Codes (N, 16) with -1 for what contributes nothing, or as the last class of its feature ('class')."
+    check_name(absent, ('mask', 'class'), 'absent', 'feature_targets')
     return codes if absent == 'mask' else torch.where(codes < 0, torch.tensor([len(f.values) for f in FEATURES], device=codes.device), codes)
 
 class Recogniser(nn.Module):
@@ -335,7 +346,7 @@ CURRICULUM = ('Major Location', 'Minor Location', 'Second Minor Location', 'Cont
               'Thumb Position', 'Selected Fingers', 'Spread Change', 'Nondominant Handshape', 'Handshape')
 
 def curriculum(use):
-    "Heads that learn in each stage, easiest feature first; the gloss (0), if in `use`, learns in all of them."
+    "Heads that learn in each stage, features in the order of `CURRICULUM`; the gloss (0), if in `use`, learns in all of them."
     order = [1 + feature_names().index(n) for n in CURRICULUM]
     order = [h for h in order if h in use]
     return [(*(h for h in use if h == 0), *order[:k]) for k in range(1, len(order) + 1)]
@@ -357,4 +368,4 @@ def augmented(x, turn=.2, yaw=.5, zoom=.15, move=.05):
         a = yaw*(2*torch.rand(n) - 1)
         M[:, 0, 0], M[:, 0, 2], M[:, 2, 0], M[:, 2, 2] = a.cos(), a.sin(), -a.sin(), a.cos()
     M = M*torch.exp(zoom*torch.randn(n, 1, dims))
-    return torch.einsum('ntvc,ndc->ntvd', x, M.to(x.device)) + move*torch.randn(n, 1, 1, dims).to(x.device)
+    return torch.einsum('ntvc,ndc->ntvd', x, M.to(x)) + move*torch.randn(n, 1, 1, dims).to(x)

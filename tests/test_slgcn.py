@@ -38,11 +38,33 @@ def test_an_official_checkpoint_gives_the_official_features(golden):
     assert sum(p.numel() for p in net.parameters()) == sum(v.size for k, v in state.items() if v.dtype == np.float16 and not k.endswith(('.A', 'running_mean', 'running_var')) and not k.endswith(('conv.bias', 'down.0.bias', 'linear_bias')))
 
 
-@pytest.mark.parametrize('spoil, says', [(lambda d: d.pop('enc/l3.conv_sa.weight'), 'l3.conv_sa.weight'), (lambda d: d.update({'enc/l1.tcn1.conv.weight': np.zeros((3, 3, 9, 1))}), 'shapes'), (lambda d: d.clear(), 'data_bn.weight')])
+@pytest.mark.parametrize('spoil, says', [(lambda d: d.pop('enc/l3.conv_sa.weight'), 'l3.conv_sa.weight'), (lambda d: d.update({'enc/l1.tcn1.conv.weight': np.zeros((3, 3, 9, 1))}), r'l1.tcn1.conv.weight: expected shape \(64, 64, 9, 1\), found \(3, 3, 9, 1\)'), (lambda d: d.update({'enc/l2.gcn1.bn.bias': np.zeros(300)}), r'l2.gcn1.bn.bias: expected shape \(64,\)'), (lambda d: d.clear(), 'data_bn.weight')])
 def test_a_damaged_checkpoint_is_refused_by_name(golden, spoil, says):
     state, _, _ = official(golden)
     spoil(state)
     with pytest.raises(InputError, match=says): from_openhands(state)
+
+
+def test_a_checkpoint_of_lightning_with_tensors_of_any_kind(golden):
+    state, x, _ = official(golden)
+    held = {f'model.encoder.{k.removeprefix("enc/")}': torch.nn.Parameter(torch.tensor(v), requires_grad=v.dtype == np.float16) for k, v in state.items()}
+    with torch.no_grad(): assert torch.equal(from_openhands({'epoch': 3, 'state_dict': held})(x), from_openhands(state)(x))
+    held['model.encoder.l1.A'] = held['model.encoder.l1.A'].bfloat16()
+    from_openhands(held)
+
+
+def test_looking_in_inference_mode_does_not_spoil_training():
+    net, x = small(keep=1.), torch.randn(2, 37, 27, 2)
+    with torch.inference_mode(): net(x)
+    net(x).sum().backward()
+
+
+def test_double_precision_and_lengths_as_a_list():
+    net, x = small().eval(), torch.randn(3, 12, 27, 2)
+    with torch.no_grad(): torch.testing.assert_close(net(x, [12, 5, 7]), net(x, torch.tensor([12, 5, 7])))
+    with torch.no_grad(): torch.testing.assert_close(net.double()(x.double(), [12, 5, 7]).float(), net.float()(x, [12, 5, 7]), rtol=1e-3, atol=1e-4)
+    assert augmented(x.double()).dtype == torch.double
+    with pytest.raises(InputError, match='absent'): feature_targets(torch.full((1, 16), -1), 'masked')
 
 
 @pytest.mark.parametrize('joints', ['openhands27', 'samslr27', 'mediapipe75'])
