@@ -93,7 +93,7 @@ def released(real):
 
 def test_the_figure_says_which_references_there_are():
     made = lambda name: sc.cell('signcl', 'references', name, 'BLEU-4', 15., low=14., high=16., evidence='rescored', corpus='csl-daily', scale='smoke', n=9)
-    title = lambda *names: sc.bleu_figure(dict(rows=[made(n) for n in names])).axes[0].get_title()
+    title = lambda *names: sc.bleu_figure(dict(rows=[made(n) for n in names])).axes[0].get_title(loc='left')
     assert title('as released') == 'The released hypotheses, references as released' and title('as released', 'intact') == 'The same hypotheses, two sets of references'
 
 
