@@ -9,6 +9,7 @@ __all__ = ['DISTANCES', 'CHUNK', 'FORMS', 'VARIANTS', 'margins', 'reaches', 'ban
 
 # %% ../nbs/31_signcl.ipynb #2923b52c
 import math, random
+from contextlib import contextmanager
 from typing import NamedTuple
 
 # %% ../nbs/31_signcl.ipynb #e85cc14f
@@ -44,7 +45,7 @@ def margins(lengths, # (B,) frames of each clip
 
 # %% ../nbs/31_signcl.ipynb #393002dd
 def reaches(margin):
-    "Frames around an anchor that are no negatives: floor(2 margin), int64. A negative lies further away than that (Equation 4)."
+    "Frames around an anchor that are no negatives: floor(2 margin), int64; one less where a product that should be whole is rounded down. A negative lies further away than that (Equation 4)."
     return torch.floor(2*torch.as_tensor(margin, dtype=torch.float64)).long()
 
 def bands(n, reach):
@@ -154,11 +155,19 @@ def released_pairs(T, margin, rng, positives=2, negatives=4):
     return _steps(*columns(near), T), Pairs(*columns(far))
 
 # %% ../nbs/31_signcl.ipynb #7afce731
+@contextmanager
+def _full_precision():
+    "Products of float32 in float32, whatever shortcut (TF32, bfloat16) the session allows."
+    before = torch.get_float32_matmul_precision(); torch.set_float32_matmul_precision('highest')
+    try: yield
+    finally: torch.set_float32_matmul_precision(before)
+
 class _EuclideanMap(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, valid):
         x = x.masked_fill(~valid[..., None], 0); x -= (x.sum(1)/valid.sum(1, keepdim=True).clamp_min(1))[:, None]
-        d = x @ x.mT; square = d.diagonal(dim1=1, dim2=2).clone()
+        with _full_precision(): d = x @ x.mT
+        square = d.diagonal(dim1=1, dim2=2).clone()
         d = d.mul_(-2).add_(square[:, None]).add_(square[..., None]).clamp_min_(0).sqrt_()
         ctx.save_for_backward(x, d)
         return d
@@ -168,7 +177,7 @@ class _EuclideanMap(torch.autograd.Function):
     def backward(ctx, grad):
         x, d = ctx.saved_tensors
         w = torch.where(d > 0, (grad + grad.mT)/d, 0)
-        with torch.autocast(x.device.type, enabled=False): return (torch.diag_embed(w.sum(-1)) - w) @ x, None
+        with torch.autocast(x.device.type, enabled=False), _full_precision(): return (torch.diag_embed(w.sum(-1)) - w) @ x, None
 
 def distance_map(x, valid, distance='euclidean'):
     "All distances within each clip of `x` (B, T, D): (B, T, T), differentiable once, gradient 0 at distance 0. Rows outside `valid` (B, T) are not read; their distances mean nothing."
@@ -200,7 +209,8 @@ def _settings(variant, **given):
     check_name(s.distance, DISTANCES, 'distance', 'signcl'); check_name(s.form, FORMS, 'form', 'signcl'); _numbers('threshold', s.threshold)
     for k in ('positives', 'negatives'):
         if type(getattr(s, k)) is not int or getattr(s, k) < 1: raise InputError('signcl', k, 'a whole number of at least 1', repr(getattr(s, k)))
-    return s._replace(positives=min(2, s.positives))
+    if s.positives > 2: raise InputError('signcl', 'positives', '1 or 2, as a frame has two neighbours', s.positives)
+    return s
 
 # %% ../nbs/31_signcl.ipynb #51d26b5d
 def _pair_sum(frames, positive, negative, s):

@@ -374,6 +374,14 @@ def test_released_is_five_times_as_fast_as_the_loop():
     assert best[0] > 5*best[1]
 
 
+def test_the_map_of_distances_has_full_precision():
+    x = 30 + torch.randn(2, 20, 64, generator=torch.Generator().manual_seed(0)); valid, before = torch.ones(2, 20, dtype=torch.bool), torch.get_float32_matmul_precision()
+    whole = distance_map(x, valid)
+    try: torch.set_float32_matmul_precision('medium'); short = distance_map(x, valid); assert torch.get_float32_matmul_precision() == 'medium'
+    finally: torch.set_float32_matmul_precision(before)
+    assert torch.equal(whole, short)
+
+
 # bad input
 
 @pytest.mark.parametrize('field,change', [
@@ -381,7 +389,7 @@ def test_released_is_five_times_as_fast_as_the_loop():
     ('frames', dict(frames=torch.zeros(2, 0, 3), lengths=None)), ('lengths', dict(lengths=[5, 0])), ('lengths', dict(lengths=[5, 6])), ('lengths', dict(lengths=[5])), ('lengths', dict(lengths=[5, 2.5])), ('lengths', dict(lengths=['a', 'b'])),
     ('text_lengths', dict(text_lengths=[2, 0])), ('text_lengths', dict(text_lengths=None)), ('text_lengths', dict(text_lengths=[1, 2, 3])), ('variant', dict(variant='papr')), ('margin', dict(margin=-1)), ('margin', dict(margin=math.nan)),
     ('margin', dict(margin=[3, 4], variant='released')), ('zipf_factor', dict(zipf_factor=[2., 3.], variant='released')), ('zipf_factor', dict(zipf_factor=-1)), ('min_margin', dict(min_margin=math.inf)), ('threshold', dict(threshold=-1)),
-    ('distance', dict(distance='cosine')), ('form', dict(form='hing')), ('positives', dict(positives=0)), ('negatives', dict(negatives=1.5)), ('rng', dict(rng=7)), ('rng', dict(rng=np.random.default_rng(0)))])
+    ('distance', dict(distance='cosine')), ('form', dict(form='hing')), ('positives', dict(positives=0)), ('positives: expected 1 or 2', dict(positives=3)), ('negatives', dict(negatives=1.5)), ('rng', dict(rng=7)), ('rng', dict(rng=np.random.default_rng(0)))])
 def test_bad_input(field, change):
     good = dict(frames=torch.zeros(2, 5, 3), lengths=[5, 4], text_lengths=[2, 2])
     with pytest.raises(InputError, match=field): signcl_loss(**{**good, **change})

@@ -91,6 +91,12 @@ def released(real):
     return sc.load_outputs(real / 'signcl-outputs')
 
 
+def test_the_figure_says_which_references_there_are():
+    made = lambda name: sc.cell('signcl', 'references', name, 'BLEU-4', 15., low=14., high=16., evidence='rescored', corpus='csl-daily', scale='smoke', n=9)
+    title = lambda *names: sc.bleu_figure(dict(rows=[made(n) for n in names])).axes[0].get_title(loc='left')
+    assert title('as released') == 'The released hypotheses, references as released' and title('as released', 'intact') == 'The same hypotheses, two sets of references'
+
+
 def test_real_scores_against_released_references(released):
     assert len(released[0]) == 1176
     assert [round(bleu(*released, tokenize='none')[f'bleu{n}'], 2) for n in range(1, 5)] == [46.83, 32.20, 22.35, 15.99]
