@@ -221,7 +221,6 @@ class BagScores:
         n = self._counts(counts)
         with torch.autocast(n.device.type, enabled=False): return self._signs(n), (self.found[:, None]*n).sum(-1)/n.sum(-1)
 
-
 # %% ../nbs/40_cico.ipynb #7d470295
 def _pool(where, field, tokens, mask, how, mask_field):
     "As `pool_tokens`, with complaints in the name of `where`."
@@ -251,7 +250,6 @@ def pooled_similarity(
     if v.shape[-1] != w.shape[-1]: raise InputError(where, 'text', f'{v.shape[-1]} dimensions as in video', w.shape[-1])
     dtype = torch.promote_types(v.dtype, w.dtype)
     with torch.autocast(v.device.type, enabled=False): return v.to(dtype) @ w.to(dtype).T
-
 
 # %% ../nbs/40_cico.ipynb #09950bc7
 SAME = ('ignore', 'positive', 'negative')

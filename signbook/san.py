@@ -291,7 +291,6 @@ def released_captions(captions, table, n=5, swap=2, rng=random):
             out[-1].append(' '.join(new.get(w, w) for w in words))
     return out
 
-
 # %% ../nbs/50_san.ipynb #47907674
 def hard_captions(
     captions, table,
@@ -433,7 +432,6 @@ def _widened(x, n, axis):
     "`x` with zeros up to `n` along an axis."
     return np.pad(x, [(0, n - x.shape[axis] if a == axis % x.ndim else 0) for a in range(x.ndim)])
 
-
 # %% ../nbs/50_san.ipynb #191c85ac
 def _fine_of_folder(folder, groups=None, tau=.07, mask_inner=True, mix=.5, device='auto', numbers=2**24):
     "(own (N,), hard (N, K)) scores of a folder with `fine.npy`, in blocks of videos of about so many cosines; the very caption scores the very same."
@@ -469,7 +467,6 @@ def fine_scores(
     if far.ndim != 2 or len(far) != len(s): raise InputError(where, 'fine', f'shape ({len(s)}, K)', far.shape)
     return s[np.arange(len(s)), _indices(where, 'groups', at, *s.shape)], far
 
-
 # %% ../nbs/50_san.ipynb #132fdb38
 def evaluate_san(
     path, # `.npy` or `.npz` matrix, or a folder of features, with a fine part or without
@@ -492,4 +489,3 @@ def evaluate_san(
     spread = {k: bootstrap_interval(x, np.mean, resamples=resamples, seed=seed) if resamples and on.any() else (None, None) for k, x in each.items()}
     lines = {('fine', 'v2t', k): dict(value=x.mean(), low=spread[k][0], high=spread[k][1]) for k, x in each.items()}
     return pd.concat([rows, pd.DataFrame(lines | {('fine', 'v2t', 'videos'): dict(value=on.sum(), low=None, high=None)}).T]), found
-

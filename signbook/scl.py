@@ -106,7 +106,6 @@ def load_trajectories(path, epochs):
     try: return Trajectories(s, tuple(epochs))
     except InputError as e: raise InputError(where, e.field, e.expected, e.found) from None
 
-
 # %% ../nbs/41_scl.ipynb #8117d0a5
 class Recorder:
     """For `watch` of `signbook.training.fit`: at those epochs that `trajectories` have, fill them with `encode(model)` -> (video, text, video mask, text mask).
@@ -127,7 +126,6 @@ class Recorder:
         self.epoch = min(self.epoch + self.every, self.last)
         if self.epoch in self.t.epochs: fill_similarity(self.t.s[self.t.epochs.index(self.epoch)], *self.encode(model), **self.options)
         return {}
-
 
 # %% ../nbs/41_scl.ipynb #2c883ef7
 HATS = ('fit', 'endpoint')
@@ -416,7 +414,6 @@ class OnlineSelectionSampler(PairSelectionSampler):
         self.epoch = epoch
         if not epoch: self.start = np.array(self.similarity()) if change else None; return self.use(None)
         now = self.similarity(); self.use(now - self.start if change else now)
-
 
 # %% ../nbs/41_scl.ipynb #0a53f97e
 class SCLSLT(GFSLT):
