@@ -890,7 +890,7 @@ def predict(experiment, device='auto', workers=None, threads=1, only=None):
 
     `seconds` come from recorded units of the same functions and kind of device (`source` says whether 'records' here or the 'reference' results), and are None where nothing is known; 0 if all is cached."""
     kind, threads, folder = _device_kind(device), _whole(threads, 'threads'), outputs_dir()/'units'
-    with warnings.catch_warnings(): warnings.simplefilter('ignore'); records, todo = _missing(*experiment._jobs(kind, threads, only, folder)[:2])
+    with warnings.catch_warnings(): warnings.simplefilter('ignore'); records, todo = _missing(*experiment._jobs(kind, threads, only, folder, _fresh(None))[:2])
     clock = _Clock(todo.values(), kind, folder)
     seconds = clock.left(todo.values(), min(len(todo), _workers(kind, threads, workers, clock.peak(todo.values()))) or 1)
     return dict(units=len(records) + len(todo), cached=len(records), seconds=seconds, source=None if seconds is None or not todo else 'records' if all(clock.here.values()) else 'reference')

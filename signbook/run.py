@@ -8,8 +8,8 @@ __all__ = ['COMMANDS', 'is_table', 'table_notebooks', 'find_notebook', 'title_of
            'cmd_reproduce', 'cmd_clean', 'cmd_report', 'cmd_data', 'cmd_doctor', 'main']
 
 # %% ../nbs/90_run.ipynb #611ccde1
-import importlib, os, re, shutil, sys, tempfile, threading, time
-from contextlib import contextmanager
+import importlib, inspect, os, re, shutil, sys, tempfile, threading, time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,13 +58,18 @@ def corpora_of(path):
 
 # %% ../nbs/90_run.ipynb #b14ace32
 def notebook_parameters(path):
-    "`{name: (type, default text, choices)}` of a notebook's `parameters` cell."
+    "`{name: (type, default text, choices)}` of a notebook's `parameters` cell; `InputError` without one, or without `scale`."
     import logging, papermill
     logging.getLogger('papermill.translators').setLevel(logging.ERROR)
     _cells(path) # refuses what is no notebook
     found = papermill.inspect_notebook(str(path))
+    if 'scale' not in found: raise InputError(short_path(path), 'parameters', 'a cell tagged `parameters` with scale, corpus, seeds, device, backend and out, typed, one a line', ', '.join(found) or 'none')
     choices = lambda h: tuple(x.strip() for x in h.split('|')) if h and re.fullmatch(r'[\w.-]+( \| [\w.-]+)*', h.strip()) else ()
     return {k: (v['inferred_type_name'], v['default'], choices(v['help'])) for k, v in found.items()}
+
+def _received(path, given):
+    "Parameters as the notebook will have them: those `given`, the others by default."
+    return {**{k: d.strip('"\'') for k, (_, d, _) in notebook_parameters(path).items()}, **given}
 
 def _typed(name, kind, text):
     try: return {'int': int, 'float': float, 'bool': lambda x: {'true': True, 'false': False, '1': True, '0': False}[x.lower()]}.get(kind, str)(text)
@@ -110,25 +115,32 @@ def _unit_lines(poll=.2):
         finally: ended.set(); reader.join()
 
 # %% ../nbs/90_run.ipynb #e129145e
+def _why(e, draft):
+    "What ended a notebook, with its cell: of a kernel that died, the last one that began."
+    if hasattr(e, 'exec_count'): return f'cell {e.exec_count}: {e.ename}: {e.evalue}'
+    began = sum(c['metadata'].get('papermill', {}).get('start_time') is not None for c in load_json(draft)['cells'] if c['cell_type'] == 'code') if isinstance(e, RuntimeError) and draft.exists() else 0
+    return (f'cell {began}: ' if began else '') + f'{type(e).__name__}: {e}'
+
 def _execute(path, target, parameters):
     import papermill
     from papermill.exceptions import PapermillExecutionError
     with tempfile.TemporaryDirectory() as tmp, _unit_lines():
-        draft = Path(tmp)/path.name
-        try: papermill.execute_notebook(str(path), str(draft), parameters=parameters, kernel_name='python3', cwd=str(Path.cwd()), progress_bar=sys.stderr.isatty(), extra_arguments=['--log-level=CRITICAL'])
-        except PapermillExecutionError as e:
-            failed = target.with_suffix('.failed.ipynb'); shutil.copyfile(draft, failed)
-            raise RunFailed(f'{path.stem}: cell {e.exec_count}: {e.ename}: {e.evalue} (see {short_path(failed)})') from None
-        target.with_suffix('.failed.ipynb').unlink(missing_ok=True)
-        part = target.with_suffix('.part'); shutil.copyfile(draft, part); os.replace(part, target)
+        draft, kept = Path(tmp)/path.name, target.with_suffix('.failed.ipynb')
+        try:
+            papermill.execute_notebook(str(path), str(draft), parameters=parameters, kernel_name='python3', cwd=str(Path.cwd()), progress_bar=sys.stderr.isatty(), extra_arguments=['--log-level=CRITICAL'])
+            part = target.with_suffix('.part'); shutil.copyfile(draft, part); os.replace(part, target)
+        except (PapermillExecutionError, RuntimeError, OSError) as e:
+            why = _why(e, draft)
+            with suppress(OSError): shutil.copyfile(draft, kept); why += f' (see {short_path(kept)})'
+            raise RunFailed(f'{path.stem}: {why}') from None
+        kept.unlink(missing_ok=True)
 
 def run_notebook(notebook, **parameters):
     """Execute a table notebook headlessly with `parameters`; returns the path of its result file.
 
-    The executed notebook goes to `outputs/notebooks/`. Raises `RunFailed` if a cell fails or the result file is not this run's."""
+    The executed notebook goes to `outputs/notebooks/`. Raises `RunFailed` if a cell fails, the kernel dies, or the result file is not this run's."""
     path = find_notebook(notebook); typed = check_parameters(path, parameters)
-    defaults = {k: d.strip('"\'') for k, (_, d, _) in notebook_parameters(path).items()}
-    received = {**defaults, **typed}
+    defaults, received = _received(path, {}), _received(path, typed)
     other = received.get('corpus', '') if received.get('corpus') != defaults.get('corpus') else ''
     result = result_path(path.stem, received['scale'], other, received.get('out', ''))
     target, started = outputs_dir()/'notebooks'/f"{'.'.join(x for x in (path.stem, other, received['scale']) if x)}.ipynb", time.time()
@@ -159,11 +171,17 @@ def _pairs(p):
 
 # %% ../nbs/90_run.ipynb #b3604a36
 def experiments_of(path, parameters):
-    "`Experiment`s that a notebook runs with `parameters` (defaults for the others); none where its module has no `experiments`."
+    "`Experiment`s that a notebook runs with `parameters` (defaults for the others); none where its module has no `experiments`, `InputError` where it has no module."
     name = next((m[1] for c in _cells(path) if (m := re.search(r'^#\| *default_exp (\S+)', c.source, re.M))), None)
-    make = getattr(importlib.import_module(f'signbook.{name}'), 'experiments', None) if name else None
-    p = {**{k: d.strip('"\'') for k, (_, d, _) in notebook_parameters(path).items()}, **parameters}
-    return make(p['scale'], p['corpus'], tuple(parse_seeds(p['seeds']))) if make else []
+    try: make = getattr(importlib.import_module(f'signbook.{name}'), 'experiments', None) if name else None
+    except ModuleNotFoundError as e:
+        if e.name != f'signbook.{name}': raise
+        raise InputError(short_path(path), f'signbook.{name}', 'a module of that name', 'none: nbdev_export writes it') from None
+    if not make: return []
+    p = _received(path, parameters)
+    for k in ('corpus', 'seeds'): check_name(k, p, 'parameter', path.stem)
+    more = {k: v for k, v in parameters.items() if k in inspect.signature(make).parameters and k not in ('scale', 'corpus', 'seeds')}
+    return make(p['scale'], p['corpus'], tuple(parse_seeds(p['seeds'])), **more)
 
 def _span(seconds): return 'unknown time (no unit like these is recorded)' if seconds is None else f'about {seconds:.0f} s' if seconds < 100 else f'about {seconds/60:.0f} min'
 
@@ -173,7 +191,7 @@ def _dry_run(path, typed):
     total = []
     for e in experiments_of(path, typed):
         t = predict(e, typed.get('device', 'auto'))
-        if t['source'] == 'reference' and typed.get('scale') in ('gpu', 'paper'): t |= dict(seconds=None, source=None) # the references are of scale cpu
+        if t['source'] == 'reference' and _received(path, typed)['scale'] != 'cpu': t |= dict(seconds=None, source=None) # the references are of scale cpu
         total.append(t['seconds'])
         print(f"  {e.name}: {len(e.rows)} rows x {len(e.seeds)} seeds: {t['units']} units, {t['cached']} of them cached: {_span(t['seconds'])}" + {'reference': ', by the reference results of another machine', 'records': ', by units recorded here'}.get(t['source'], ''))
     if len(total) > 1: print(f"  in all: {_span(None if None in total else sum(total))}")
@@ -197,9 +215,10 @@ def cmd_run(
     given = {k: v for k, v in dict(scale=scale, seeds=seeds, corpus=corpus, device=device, backend=backend, out=out).items() if v is not None}
     if twice := set(given) & set(_pairs(p)): raise InputError('signbook run', sorted(twice)[0], 'one value', 'an option and -p')
     given |= _pairs(p); path = find_notebook(notebook); typed = check_parameters(path, given)
-    if dry_run: return _dry_run(path, typed)
     started = time.time()
-    with _settings(fresh, workers, scheduler): result = run_notebook(path, **typed)
+    with _settings(fresh, workers, scheduler):
+        if dry_run: return _dry_run(path, typed)
+        result = run_notebook(path, **typed)
     print(f'{path.stem}: {_summary(result)} in {time.time()-started:.0f} s -> {short_path(result)}')
     for line in _costs(result): print(f'  {line}')
     return 1 if failed(load_result(result)) else 0
@@ -270,23 +289,27 @@ def cmd_clean(
 
 # %% ../nbs/90_run.ipynb #0e0eace7
 def cmd_report(
-    out: str = '' # HTML file (default: outputs/report.html)
+    out: str = '' # HTML file or folder (default: outputs/report.html)
 ):
     "Write the report: one self-contained HTML page."
     print(f"report: {short_path(importlib.import_module('signbook.report').report(out))}")
 
 # %% ../nbs/90_run.ipynb #6035f945
+def _files(r): return r['files'] or r.get('git', {}).get('packed', [])
+
+def _megabytes(r): return sum(f['bytes'] for f in _files(r))/1e6
+
 def _data_list(name):
     for n in [name] if name else recipes():
-        r = recipe(n); size = sum(f['bytes'] for f in r['files'])/1e6
+        r = recipe(n); size = _megabytes(r)
         state = 'present' if present(n) else 'absent' if len(missing_files(n)) == len(r['files']) else f'{len(missing_files(n))} of {len(r["files"])} files missing'
-        print(f"{n:20} {state:10} {f'{size:.1f} MB' if r['files'] else 'by hand':>9}  {r['title']}\n{'':20} {r['licence']}; {r['source']}" + ('' if present(n) else f'\n{"":20} {fetch_command(n)}'))
+        print(f"{n:20} {state:10} {'by hand' if r['manual'] or not size else f'{size:.1f} MB':>9}  {r['title']}\n{'':20} {r['licence']}; {r['source']}" + ('' if present(n) else f'\n{"":20} {fetch_command(n)}'))
 
 def _data_check(name):
     bad, names = 0, [name] if name else [n for n in recipes() if present(n)]
     if not names: print('no corpus is present; signbook data list says how to get one')
     for n in names:
-        try: verify(n); print(f'{n}: ' + ('every file has its SHA-256' if recipe(n)['files'] else f'no list of files to compare with ({short_path(corpus_dir(n))})'))
+        try: verify(n); print(f'{n}: ' + ('every file has its SHA-256' if any((corpus_dir(n)/f['name']).exists() for f in _files(recipe(n))) else f'no list of files to compare with ({short_path(corpus_dir(n))})'))
         except CorpusError as e: bad = 1; print(e)
     return bad
 
@@ -332,7 +355,7 @@ def _table_lines(name, path):
     for c in used: yield f"{'':24} {'✓' if present(c) else '–'} {c}" + ('' if present(c) else f': {fetch_command(c)}')
 
 # %% ../nbs/90_run.ipynb #922db0c0
-_PARTS = (('for everything', ()), ('for --backend dask', ('dask', 'distributed')), ('for Slurm', ('dask-jobqueue',)), ('for make test', ('pytest', 'pytest-xdist', 'playwright')), ('for make docs', ('mkdocs-material', 'mkdocs-jupyter', 'mkdocstrings')))
+_PARTS = (('for everything', ()), ('for --backend dask', ('dask', 'distributed')), ('for Slurm', ('dask-jobqueue',)), ('for make test', ('nbdev', 'pytest', 'pytest-xdist', 'playwright')), ('for make docs', ('mkdocs-material', 'mkdocs-jupyter', 'mkdocstrings')))
 
 def _package_lines():
     "Versions of what is installed, and what an optional part lacks."

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from conftest import ROOT
+from signbook.run import main
 
 GUIDES, BIN = ROOT / 'docs/guides', Path(sys.executable).parent
 
@@ -27,7 +28,7 @@ def shell(commands, cwd, **env):
     return done.stdout
 
 
-def test_own_corpus(tmp_path):
+def test_own_corpus(tmp_path, monkeypatch, capsys):
     from signbook.signworld import signworld
     isolated, _ = signworld('smoke', seed=3)
     at = tmp_path / 'data/mine'; at.mkdir(parents=True)
@@ -46,8 +47,11 @@ def test_own_corpus(tmp_path):
     assert {c['corpus'] for c in r['rows']} == {'mine'} and all(c['value'] is not None for c in r['rows'])
     assert {'majority', 'PCA + logistic regression'} <= {c['row'] for c in r['rows']}
     (at / 'labels.csv').write_text('name,gloss,signer,split\nc0,a,s,everything\n')
-    done = subprocess.run([BIN / 'signbook', 'data', 'audit', 'mine'], cwd=tmp_path, capture_output=True, text=True, env={**os.environ, 'PYTHONPATH': '.', 'SIGNBOOK_READERS': 'mine=my_reader:read_mine', 'SIGNBOOK_DATA': str(tmp_path / 'data')})
-    assert done.returncode == 2 and done.stderr.strip() == 'signbook: data/mine/labels.csv: row 1: split: expected train, val or test, found everything'
+    for k, v in dict(SIGNBOOK_READERS='mine=my_reader:read_mine', SIGNBOOK_DATA=str(tmp_path / 'data')).items(): monkeypatch.setenv(k, v)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    capsys.readouterr()
+    assert main(['data', 'audit', 'mine']) == 2 and capsys.readouterr().err.strip() == 'signbook: data/mine/labels.csv: row 1: split: expected train, val or test, found everything'
 
 
 def test_own_checkpoint(golden, tmp_path, monkeypatch):
@@ -60,10 +64,11 @@ def test_own_checkpoint(golden, tmp_path, monkeypatch):
 
 
 def test_add_a_paper(tmp_path):
-    tracked = subprocess.run(['git', 'ls-files', '-z', '-co', '--exclude-standard', 'nbs', 'signbook', 'data', 'outputs/reference', 'settings.ini', 'pyproject.toml', 'README.md'], cwd=ROOT, capture_output=True, text=True)
+    tracked = subprocess.run(['git', 'ls-files', '-z', '-co', '--exclude-standard', 'signbook', 'data', 'outputs/reference', 'settings.ini', 'pyproject.toml', 'README.md'], cwd=ROOT, capture_output=True, text=True)
     if tracked.returncode: pytest.skip('not a git clone')
     for f in filter(None, tracked.stdout.split('\0')):
         if (ROOT / f).is_file(): (tmp_path / f).parent.mkdir(parents=True, exist_ok=True); shutil.copyfile(ROOT / f, tmp_path / f)
+    (tmp_path / 'nbs').mkdir()
     (tmp_path / 'data/papers/toy.json').write_text(blocks('add_a_paper', 'json')[0])
     shutil.copyfile(GUIDES / 'template.ipynb', tmp_path / 'nbs/61_toy_tables.ipynb')
     said = shell(blocks('add_a_paper', 'console')[0], tmp_path, PYTHONPATH=str(tmp_path), SIGNBOOK_OUTPUTS=str(tmp_path / 'outputs'))

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from conftest import ROOT
 from signbook.run import table_notebooks
 
 TABLES, SECONDS = list(table_notebooks()), 300
+STORED = Path(sys.prefix) / 'test-outputs/units'  # of the notebook tests that `make test` runs first
 
 
 def blank(path, folder):
@@ -30,7 +32,8 @@ def lab(tmp_path_factory):
     pytest.importorskip('playwright.sync_api')
     if not shutil.which('chromium'): pytest.skip('no chromium')
     at = tmp_path_factory.mktemp('lab')
-    for n in ('nbs', 'settings'): (at / n).mkdir()
+    for n in ('nbs', 'settings', 'outputs'): (at / n).mkdir()
+    if STORED.is_dir(): (at / 'outputs/units').symlink_to(STORED)
     for p in (*table_notebooks().values(), ROOT / 'nbs/000_start.ipynb'): blank(p, at / 'nbs')
     (at / 'settings/overrides.json').write_text(json.dumps({'@jupyterlab/notebook-extension:tracker': {'windowingMode': 'none'}, '@jupyterlab/apputils-extension:notification': {'fetchNews': 'false', 'checkForUpdates': False}}))
     with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]

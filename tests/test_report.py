@@ -143,7 +143,12 @@ def test_hostile_parameters_are_quoted_for_the_shell(results):
     (lambda r: r['rows'][0].update(evidence='guessed'), '$.rows[0].evidence'),
     (lambda r: r['rows'][0].update(evidence='transcribed'), '$.rows[0].evidence'),
     (lambda r: r['rows'][0].update(paper='samsrl'), '$.rows[0].paper'),
+    (lambda r: r['rows'][0].update(seed=[1]), '$.rows[0].seed'),
+    (lambda r: r['rows'][0].update(seed='1'), '$.rows[0].seed'),
     (lambda r: r['claims'][0].update(verdict='maybe'), '$.claims[0].verdict'),
+    (lambda r: r['claims'][0].update(evidence='guessed'), '$.claims[0].evidence'),
+    (lambda r: r['claims'][0].update(evidence=['rescored']), '$.claims[0].evidence'),
+    (lambda r: r['claims'][0].update(kind='guess'), '$.claims[0].kind'),
     (lambda r: r['claims'][1].update(effect='much'), '$.claims[1].effect'),
     (lambda r: r['claims'][1].update(text=None), '$.claims[1].text'),
     (lambda r: r['not_run'][0].update(command=3), '$.not_run[0].command'),
@@ -166,13 +171,13 @@ def test_hostile_parameters_are_quoted_for_the_shell(results):
 ])
 def test_malformed_result_is_refused_by_file_and_field(edit, field, results):
     r = write(results)
-    before = report().read_bytes()
+    page = report_module.outputs_dir() / 'report.html'
+    page.write_text('as it was')
     edit(r)
     save_json(results / '12_autsl.smoke.json', r)
     with pytest.raises(InputError) as e: report()
     assert str(e.value).startswith('12_autsl.smoke.json') and field in str(e.value) and '\n' not in str(e.value)
-    assert report_module.outputs_dir().joinpath('report.html').read_bytes() == before
-    assert not list(report_module.outputs_dir().glob('.*part'))
+    assert page.read_text() == 'as it was' and not list(page.parent.glob('.*part'))
 
 
 @pytest.mark.parametrize('text', ['', '[]', '{"rows": [', '{"a": NaN}', 'null'])
@@ -207,17 +212,38 @@ def test_kinds_of_evidence_stay_on_lines_of_their_own(results):
     assert [(c['evidence'], c['effect']) for c in report_module.judged([entry.result]) if c['id'] == 'rgb'] == [('rescored', 98.4), ('mechanism', 12.5)]
 
 
-def test_the_newest_run_is_shown_beside_the_reference(results, tmp_path):
+def test_the_largest_run_is_shown_beside_the_reference(results, tmp_path):
     import os
-    write(results, scale='cpu', value=90.)
+    write(results, scale='gpu', value=90.)
     write(results, scale='smoke', value=91.)
-    os.utime(results / '12_autsl.cpu.json', (1, 1))
+    os.utime(results / '12_autsl.gpu.json', (1, 1))
     write(tmp_path / 'shipped', scale='cpu', value=92.)
     entry, = gather(results, tmp_path / 'shipped')
-    assert (entry.result['rows'][0]['value'], entry.reference['rows'][0]['value']) == (91., 92.)
+    assert (entry.result['rows'][0]['value'], entry.reference['rows'][0]['value']) == (90., 92.)
     page = render([entry])
-    assert 'signbook run 12_autsl --scale smoke --seeds 7' in page and 'signbook run 12_autsl --scale cpu --seeds 7' in page
-    assert [c['effect'] for c in report_module.judged(results_of([entry])) if c['id'] == 'rgb'] == [92.]
+    assert 'signbook run 12_autsl --scale gpu --seeds 7' in page and 'signbook run 12_autsl --scale cpu --seeds 7' in page
+    assert [c['effect'] for c in report_module.judged(results_of([entry])) if c['id'] == 'rgb'] == [90.]
+    empty = write(results, scale='paper')
+    save_json(results / '12_autsl.paper.json', dict(empty, rows=[], claims=[], figures=[]))
+    assert gather(results, tmp_path / 'shipped')[0].result['rows'][0]['value'] == 90.
+
+
+def test_corpora_are_not_merged_and_the_page_names_them(results):
+    for corpus, effect, verdict, scale in (('phoenix14t', 1.5, 'holds', 'gpu'), ('talks', -2., 'contradicted', 'paper')):
+        c = claim('bleu', 'SignCL raises BLEU-4', paper='signcl', kind='difference', verdict=verdict, printed=1.44, effect=effect, low=effect - .5, high=effect + .5, unit='points', evidence='replicated', corpus=corpus, n=100)
+        save_result(results / f'32_signcl_tables.{corpus}.{scale}.json', '32_signcl_tables', 'SignCL', [], [c], provenance=provenance({'scale': scale, 'corpus': corpus}))
+    mine = report_module.judged(results_of(gather()))
+    assert sorted((c['corpus'], c['verdict'], c['on']) for c in mine) == [('phoenix14t', 'holds', 'phoenix14t'), ('talks', 'contradicted', 'talks')]
+    assert {c['corpus']: report_module.placed(c)[4] for c in mine} == {'phoenix14t': 1.44, 'talks': None}
+    assert {'SignCL: SignCL raises BLEU-4 (on talks)', 'SignCL: SignCL raises BLEU-4 (on phoenix14t)'} <= {t.get_text() for ax in overview_figure(results_of(gather())).axes for t in ax.texts}
+    page = report().read_text(encoding='utf-8')
+    assert '<span class="soft">on talks</span>' in page and '<span class="soft">on phoenix14t</span>' in page
+
+
+def test_the_picture_of_the_readme_is_that_of_the_reference_results(tmp_path):
+    there = report_module.packaged('reference')
+    save_overview(tmp_path / 'overview.svg', results_of(gather(there)), decided=True)
+    assert (tmp_path / 'overview.svg').read_bytes() == (there / 'overview.svg').read_bytes(), 'CONTRIBUTING, "Reference results", says how it is drawn'
 
 
 def test_a_missing_figure_is_said_and_the_page_still_made(results):
@@ -293,6 +319,8 @@ def test_report_writes_where_it_is_told(results, tmp_path):
     assert report(tmp_path / 'page.html') == tmp_path / 'page.html' and (tmp_path / 'page.html').is_file()
     (tmp_path / 'site').mkdir()
     assert report(tmp_path / 'site') == tmp_path / 'site/report.html'
+    assert report(f'{tmp_path}/new/') == tmp_path / 'new/report.html' and (tmp_path / 'new/report.html').is_file()
+    with pytest.raises(InputError, match='a file that can be written'): report(tmp_path / 'page.html/page.html')
     with pytest.raises(InputError, match='folder'): report(tmp_path / 'x.html', folder=tmp_path / 'nowhere')
 
 
