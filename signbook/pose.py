@@ -428,7 +428,8 @@ def _apng(fig, draw, frames, ms):
 def _player(animation, fps):
     "matplotlib's script player with ids that depend on its content alone, so that a rerun leaves a notebook unchanged."
     import hashlib, re
-    html = animation.to_jshtml(fps=fps, default_mode='loop')
+    from matplotlib import rc_context
+    with rc_context({'figure.constrained_layout.use': False}): html = animation.to_jshtml(fps=fps, default_mode='loop')
     ids = sorted(set(re.findall(r'[0-9a-f]{32}', re.sub(r'base64,[^"]*', '', html))), key=html.index)
     for i in ids: html = html.replace(i, hashlib.md5(re.sub('|'.join(ids), '', html).encode()).hexdigest())
     return html
