@@ -23,6 +23,7 @@ class InputError(ValueError):
     def __init__(self, where, field, expected, found):
         self.where, self.field, self.expected, self.found = str(where), str(field), str(expected), str(found)
         super().__init__(' '.join(f'{where}: {field}: expected {expected}, found {found}'.split()))
+    def __reduce__(self): return type(self), (self.where, self.field, self.expected, self.found)
 
 # %% ../nbs/00_core.ipynb #ea8d64b8
 class UnknownName(InputError):
@@ -30,10 +31,11 @@ class UnknownName(InputError):
 
 def check_name(name, known, what='name', where='signbook'):
     "`name` if it is in `known`, otherwise `UnknownName` with up to three nearest names."
-    known = sorted(str(k) for k in known)
+    known = list(known)
     if name in known: return name
-    near = difflib.get_close_matches(str(name).lower(), known, 3, .5) or [k for k in known if str(name).lower() in k.lower()][:3]
-    hint = f'a known {what} (nearest: {", ".join(near)})' if near else f'one of {", ".join(known) or "none"}'
+    lower, asked = {str(k).lower(): str(k) for k in sorted(known, key=str)}, str(name).lower()
+    near = difflib.get_close_matches(asked, lower, 3, .5) or [k for k in lower if asked in k][:3]
+    hint = f'a known {what} (nearest: {", ".join(lower[k] for k in near)})' if near else f'one of {", ".join(sorted(map(str, known))) or "none"}'
     raise UnknownName(where, what, hint, repr(str(name)))
 
 # %% ../nbs/00_core.ipynb #e618d509
@@ -76,11 +78,11 @@ def short_path(path):
 
 # %% ../nbs/00_core.ipynb #80cba80f
 def parse_seeds(seeds):
-    "'0,1,2' or [0, 1, 2] -> [0, 1, 2]; refuses an empty list, non-integers, negatives and repeats."
-    items = seeds.split(',') if isinstance(seeds, str) else ([seeds] if isinstance(seeds, int) else list(seeds))
+    "'0,1,2' or [0, 1, 2] -> [0, 1, 2]; refuses an empty list, non-integers, repeats, and what is not in 0 to 2**32 - 1."
+    items = seeds.split(',') if isinstance(seeds, str) else list(seeds) if isinstance(seeds, (list, tuple, range, np.ndarray)) and np.ndim(seeds) else [seeds]
     try: out = [int(str(s).strip()) for s in items]
     except ValueError: raise InputError('signbook', 'seeds', 'integers separated by commas, as in 0,1,2', repr(seeds)) from None
-    if len(set(out)) != len(out) or not out or min(out) < 0: raise InputError('signbook', 'seeds', 'distinct integers >= 0', repr(seeds))
+    if len(set(out)) != len(out) or not out or not 0 <= min(out) <= max(out) < 2**32: raise InputError('signbook', 'seeds', 'distinct integers >= 0 and below 2**32', repr(seeds))
     return out
 
 # %% ../nbs/00_core.ipynb #32a2f238
@@ -111,8 +113,12 @@ def atomic_path(path):
 
 # %% ../nbs/00_core.ipynb #fda36d93
 def plain(x, where='json', field='$'):
-    "NumPy scalars, arrays, tuples and paths as plain JSON values; refuses NaN, infinities and unknown types by field."
-    if isinstance(x, dict): return {str(k): plain(v, where, f'{field}.{k}') for k, v in x.items()}
+    "NumPy scalars, arrays, tuples and paths as plain JSON values; refuses NaN, infinities, unknown types and keys of one spelling by field."
+    if isinstance(x, dict):
+        out = {str(k): plain(v, where, f'{field}.{k}') for k, v in x.items()}
+        if len(out) < len(x): raise InputError(where, field, 'keys that differ as text', f'{len(x)} keys of {len(out)} spellings')
+        return out
+    if isinstance(x, np.ndarray) and not x.ndim: x = x[()]
     if isinstance(x, (list, tuple, np.ndarray)): return [plain(v, where, f'{field}[{i}]') for i, v in enumerate(x)]
     if isinstance(x, np.generic): x = x.item()
     if isinstance(x, float) and not math.isfinite(x): raise InputError(where, field, 'a finite number or null', x)
@@ -127,13 +133,15 @@ def save_json(path, obj):
     with atomic_path(path) as tmp: tmp.write_text(text + '\n', encoding='utf-8')
 
 def _no_nan(path):
-    def refuse(token): raise InputError(short_path(path), 'a value', 'a finite number or null', token)
-    return refuse
+    def refuse(token): raise InputError(short_path(path), 'a value', 'a finite number or null', token[:20])
+    def number(token): return x if math.isfinite(x := float(token)) else refuse(token)
+    return dict(parse_constant=refuse, parse_float=number)
 
 def load_json(path):
-    "Read a JSON file; truncated, non-UTF-8 or NaN-holding files raise `InputError`."
-    try: return json.loads(Path(path).read_text(encoding='utf-8-sig'), parse_constant=_no_nan(path))
+    "Read a JSON file; truncated, non-UTF-8 or unreadable files and numbers that are not finite raise `InputError`."
+    try: return json.loads(Path(path).read_text(encoding='utf-8-sig'), **_no_nan(path))
     except FileNotFoundError: raise InputError(short_path(path), 'file', 'a JSON file', 'no such file') from None
+    except OSError as e: raise InputError(short_path(path), 'file', 'a readable JSON file', e.strerror) from None
     except RecursionError: raise InputError(short_path(path), 'content', 'JSON of sane depth', 'nesting too deep') from None
     except UnicodeDecodeError as e: raise InputError(short_path(path), f'byte {e.start}', 'UTF-8 text', e.object[e.start:e.start+1]) from None
     except json.JSONDecodeError as e: raise InputError(short_path(path), f'line {e.lineno}', 'valid JSON', e.msg) from None
@@ -144,17 +152,28 @@ class Refused(pickle.UnpicklingError):
 
 def _empty_array(*args): return np.ndarray.__new__(np.ndarray, (0,), dtype='b')
 
-def _numpy_dtype(spec, align=False, copy=False):
-    if not (isinstance(spec, str) and re.fullmatch(r'[<>|=]?[biufc]\d{1,2}|[<>|=]?[USV]\d{1,9}|[?bhilqfdO]', spec)): raise Refused(f'dtype {spec!r}')
-    return np.dtype(spec)
+class _Dtype:
+    "Stands for `numpy.dtype`: the type that a pickle names, with its byte order and fields. The flags and sizes in the file are never handed to NumPy."
+    def __init__(self, spec, align=False, copy=False):
+        if not (isinstance(spec, str) and re.fullmatch(r'[<>|=]?[biufc]\d{1,2}|[<>|=]?[USV]\d{1,9}|[?bhilqfd]', spec)): raise Refused(f'dtype {spec!r}')
+        self.dtype = np.dtype(spec)
+    def __setstate__(self, state):
+        _, order, sub, names, fields, size = state[:6]
+        if sub is not None: raise Refused('dtype of arrays')
+        if names: self.dtype = np.dtype(dict(names=list(names), formats=[_known(fields[k][0]) for k in names], offsets=[fields[k][1] for k in names], itemsize=size))
+        elif order in ('<', '>'): self.dtype = self.dtype.newbyteorder(order)
 
-def _numpy_scalar(dtype, raw=b''):
-    if not isinstance(dtype, np.dtype) or dtype.hasobject: raise Refused('object scalar')
-    return np.frombuffer(raw if isinstance(raw, bytes) else str(raw).encode('latin-1'), dtype, 1)[0]
+def _known(dtype):
+    if not isinstance(dtype, _Dtype): raise Refused('a dtype without a name')
+    return dtype.dtype
 
-def _array_of(raw, dtype, shape, order='C'):
-    if not isinstance(dtype, np.dtype) or dtype.hasobject: raise Refused('object array')
-    return np.frombuffer(raw, dtype).reshape(shape, order=order)
+def _bytes(raw):
+    if not isinstance(raw, (bytes, bytearray, str)): raise Refused('an array of objects')
+    return raw.encode('latin-1') if isinstance(raw, str) else raw
+
+def _numpy_scalar(dtype, raw=b''): return np.frombuffer(_bytes(raw), _known(dtype), 1)[0]
+
+def _array_of(raw, dtype, shape, order='C'): return np.frombuffer(_bytes(raw), _known(dtype)).reshape(shape, order=order)
 
 def _latin1(text, encoding='latin-1'): return str(text).encode(check_name(encoding, ['latin-1', 'latin1'], 'encoding'))
 
@@ -164,11 +183,8 @@ def _tensor_placeholder(*args): return None
 class _NdarrayName:
     "Stands for `numpy.ndarray` as an argument of `_reconstruct`; calling it is refused."
 
-class _DtypeName:
-    def __new__(cls, *args): return _numpy_dtype(*args)
-
 _ALLOWED = {('collections', 'OrderedDict'): dict, ('_codecs', 'encode'): _latin1,
-            ('numpy', 'ndarray'): _NdarrayName, ('numpy', 'dtype'): _DtypeName,
+            ('numpy', 'ndarray'): _NdarrayName, ('numpy', 'dtype'): _Dtype,
             **{(f'{m}.multiarray', n): f for m in ('numpy.core', 'numpy._core') for n, f in (('_reconstruct', _empty_array), ('scalar', _numpy_scalar))},
             **{(f'{m}.numeric', '_frombuffer'): _array_of for m in ('numpy.core', 'numpy._core')},
             ('torch._utils', '_rebuild_tensor_v2'): _tensor_placeholder, ('torch.storage', '_load_from_bytes'): _tensor_placeholder}
@@ -177,11 +193,21 @@ def _load_bytearray8(unpickler):
     size = int.from_bytes(unpickler.read(8), 'little')
     unpickler.append(bytearray(unpickler.read(size)))
 
+def _load_build(unpickler):
+    "Give a fresh array or a dtype its state, and nothing else."
+    state, made = unpickler.stack.pop(), unpickler.stack[-1]
+    if isinstance(made, _Dtype): return made.__setstate__(state)
+    if not (isinstance(made, np.ndarray) and made.shape == (0,) and made.dtype == 'b'): raise Refused(f'the state of a {type(made).__name__}')
+    _, shape, dtype, by_column, raw = state
+    dtype, raw = _known(dtype), bytes(_bytes(raw))
+    if not all(type(n) is int and n >= 0 for n in shape) or len(raw) != math.prod(shape)*dtype.itemsize: raise Refused('an array whose bytes do not fit its shape')
+    made.__setstate__((1, tuple(shape), dtype, bool(by_column), raw))
+
 class SafeUnpickler(pickle._Unpickler):
     """Unpickler of plain data: str, bytes, numbers, list, tuple, dict, set, NumPy arrays and scalars; torch tensors become arrays with `tensors`, else None.
 
     Python's own unpickler in Python: the one in C allocates whatever a few bytes of a damaged file ask for."""
-    dispatch = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: _load_bytearray8}
+    dispatch = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: _load_bytearray8, pickle.BUILD[0]: _load_build}
     tensors = False
     def find_class(self, module, name):
         if self.tensors and (module, name) in _TENSORS: return _TENSORS[module, name]
@@ -244,11 +270,13 @@ def load_pickle(path, max_bytes=2**31, tensors=False):
 
 # %% ../nbs/00_core.ipynb #64198e23
 def _git(*args):
-    try: return subprocess.run(['git', *args], cwd=home(), capture_output=True, text=True, timeout=20, check=True).stdout.strip()
+    try: return subprocess.run(['git', *args], cwd=Path(__file__).resolve().parent.parent, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError): return None
 
 def git_state():
-    "`{'commit', 'dirty'}` of the clone (None outside one). Notebook outputs, results and downloads do not make it dirty."
+    "`{'commit', 'dirty'}` of the clone that this package lies in (None for one installed elsewhere). Notebook outputs, results and downloads do not make it dirty."
+    top = _git('rev-parse', '--show-toplevel')
+    if top is None or Path(top).resolve() != Path(__file__).resolve().parent.parent: return {'commit': None, 'dirty': None}
     changed = _git('status', '--porcelain', '--', ':!nbs', ':!outputs', ':!data')
     return {'commit': _git('rev-parse', 'HEAD'), 'dirty': None if changed is None else bool(changed)}
 

@@ -579,7 +579,7 @@ def density_correlations(per_gloss, accuracy, resamples=1000, level=.95, seed=0)
 
 # %% ../nbs/20_density.ipynb #d4797bbb
 def density_bins(per_gloss, accuracy, bins=9, rank_by=None, resamples=1000, seed=0):
-    """DataFrame by bin (1 = least dense): glosses, density (mean ratio), accuracy (mean), low, high (bootstrap over the bin's glosses), from `bins` groups of equal count (SignCL, Figure 3a).
+    """DataFrame by bin (1 = least dense): glosses, density (mean ratio), accuracy (mean), low, high (bootstrap over the bin's glosses; both the mean where all are equal), from `bins` groups of equal count (SignCL, Figure 3a).
 
     Glosses are ranked by the ratio in `rank_by` (default `per_gloss`). Raises `InputError` for fewer shared glosses than two a bin."""
     where = 'density_bins'; t = _joined(where, per_gloss, accuracy, 2*_whole(where, 'bins', bins, 1))
@@ -588,6 +588,7 @@ def density_bins(per_gloss, accuracy, bins=9, rank_by=None, resamples=1000, seed
     parts = np.array_split(np.argsort(t['ratio' if rank_by is None else 'rank'].to_numpy(), kind='stable'), bins)
     def one(p):
         low, high = bootstrap_interval(t['accuracy'].to_numpy()[p], resamples=resamples, seed=seed)
+        if low is None: low = high = t['accuracy'].iloc[p].mean()
         return dict(glosses=len(p), density=t['ratio'].iloc[p].mean(), accuracy=t['accuracy'].iloc[p].mean(), low=low, high=high)
     return pd.DataFrame([one(p) for p in parts], pd.RangeIndex(1, bins + 1, name='bin'))
 

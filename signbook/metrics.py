@@ -25,14 +25,14 @@ from scipy import stats
 from .core import InputError, check_name
 
 # %% ../nbs/02_metrics.ipynb #4883c55e
-def _array(where, field, x, ndim=2):
-    "`x` (array, tensor or nested lists) as a non-empty float64 array of `ndim` dimensions without NaN."
+def _array(where, field, x, ndim=2, nan=False):
+    "`x` (array, tensor or nested lists) as a non-empty float64 array of `ndim` dimensions, without NaN unless `nan`."
     if hasattr(x, 'detach'): x = x.detach().cpu().double()
     try: x = np.asarray(x, dtype=float)
     except (TypeError, ValueError): raise InputError(where, field, f'numbers in {ndim} dimension(s)', type(x).__name__) from None
     if x.ndim != ndim: raise InputError(where, field, f'{ndim} dimension(s)', f'shape {x.shape}')
     if not x.size: raise InputError(where, field, 'at least one number', f'shape {x.shape}')
-    if n := np.isnan(x).sum(): raise InputError(where, field, 'no NaN', f'{n} NaN of {x.size}')
+    if not nan and (n := np.isnan(x).sum()): raise InputError(where, field, 'no NaN', f'{n} NaN of {x.size}')
     return x
 
 # %% ../nbs/02_metrics.ipynb #2e287507
@@ -208,8 +208,10 @@ def edit_costs(
     costs=(4, 3, 3) # substitution, insertion, deletion
 ):
     "Table (len(ref)+1, len(hyp)+1) of least alignment costs, int64, for any length."
-    sub, ins, dele = costs
-    ids = {}
+    for f, x in (('ref', ref), ('hyp', hyp)):
+        if isinstance(x, (str, bytes)): raise InputError('edit_costs', f, 'a list of tokens', type(x).__name__)
+    if len(costs) != 3: raise InputError('edit_costs', 'costs', 'three integers (substitution, insertion, deletion)', len(costs))
+    (sub, ins, dele), ids = costs, {}
     r, h = (np.array([ids.setdefault(t, len(ids)) for t in x], int) for x in (ref, hyp))
     run = ins*np.arange(len(h) + 1)
     table = np.empty((len(r) + 1, len(h) + 1), np.int64); table[0] = run
@@ -226,7 +228,7 @@ def edit_counts(
     costs=(4, 3, 3) # substitution, insertion, deletion
 ):
     "(substitutions, insertions, deletions) of one least-cost alignment; ties prefer match, substitution, insertion, deletion, from the end."
-    table, (sub, ins, _) = edit_costs(ref, hyp, costs), costs
+    table = edit_costs(ref, hyp, costs); sub, ins, _ = costs
     i, j, n = len(ref), len(hyp), [0, 0, 0]
     while i or j:
         here, wrong = table.item(i, j), bool(i and j and ref[i-1] != hyp[j-1])
@@ -329,12 +331,13 @@ def retrieval_ranks(
 ):
     "`Ranks` of the true item of each query. `InputError` for scores that are not finite and for a true item that is not valid."
     where = 'retrieval_ranks'; check_name(ties, TIES, 'ties', where)
-    s = _array(where, 'scores', scores if valid is None else np.where(valid, scores, 0.))
+    s = _array(where, 'scores', scores, nan=valid is not None)
+    ok = np.ones(s.shape, bool) if valid is None else np.asarray(valid.detach().cpu() if hasattr(valid, 'detach') else valid, bool)
+    if ok.shape != s.shape: raise InputError(where, 'valid', f'shape {s.shape}', f'shape {ok.shape}')
     if targets is None and s.shape[0] > s.shape[1]: raise InputError(where, 'targets', 'one column per row', f'none for shape {s.shape}')
     t = np.arange(len(s)) if targets is None else _indices(where, 'targets', targets, *s.shape)
-    ok = np.ones(s.shape, bool) if valid is None else np.asarray(valid, bool)
-    if ok.shape != s.shape or not ok[np.arange(len(s)), t].all(): raise InputError(where, 'valid', f'shape {s.shape}, True at the true items', f'shape {ok.shape}')
-    if not np.isfinite(s[ok]).all(): raise InputError(where, 'scores', 'finite numbers', f'{(~np.isfinite(s[ok])).sum()} infinite')
+    if len(bad := np.flatnonzero(~ok[np.arange(len(s)), t])): raise InputError(where, f'valid[{bad[0]}]', f'True at the true item {t[bad[0]]}', f'False, as in {len(bad)} of {len(s)} rows')
+    if not np.isfinite(s[ok]).all(): raise InputError(where, 'scores', 'finite numbers', f'{(~np.isfinite(s[ok])).sum()} that are not')
     beat, same, first = _before(np.where(ok, s, -np.inf), t); tied = int((same > 1).sum())
     if ties != 'every': return Ranks(beat + (same if ties == 'pessimistic' else 1 + first), np.arange(len(s)), tied)
     return Ranks(np.concatenate([b + np.arange(1, k + 1) for b, k in zip(beat, same)]), np.repeat(np.arange(len(s)), same), tied)
@@ -349,7 +352,10 @@ def rank_summary(ranks, median=np.median):
     recall = {f'R{k}': float(100*np.mean(ranks <= k)) for k in (1, 5, 10)}
     return {**recall, 'MedR': float(median(ranks)), 'MeanR': float(np.mean(ranks)), 'MRR': float(100*np.mean(1/ranks))}
 
-def medians_of(ties): return dict(t2v=np.median, v2t=_lower_median if ties == 'official' else np.median)
+def medians_of(ties):
+    "{'t2v', 'v2t'}: the median of ranks that `ties` goes with; the released V2T takes the lower of two middle ranks."
+    check_name(ties, _POLICIES, 'ties', 'medians_of')
+    return dict(t2v=np.median, v2t=_lower_median if ties == 'official' else np.median)
 
 def direction_ranks(similarity, groups=None, ties='pessimistic', where='direction_ranks'):
     "{'t2v', 'v2t'}: `Ranks`, from the arguments of `retrieval_metrics`."
@@ -384,11 +390,12 @@ def bootstrap_interval(
     statistic=np.mean, # function of a 1-D array; much faster if it also takes axis=
     level=.95, resamples=2000, seed=0
 ):
-    "Percentile bootstrap (low, high) of `statistic` over items, in the units of `values` (Efron and Tibshirani, 1993)."
+    "Percentile bootstrap (low, high) of `statistic` over items, in the units of `values` (Efron and Tibshirani, 1993); (None, None) for one item or equal items."
     where = 'bootstrap_interval'; x = _array(where, 'values', values, 1)
     if not np.isfinite(x).all(): raise InputError(where, 'values', 'finite numbers', 'an infinity')
     _level(where, level); _count(where, 'resamples', resamples); _count(where, 'seed', seed, 0)
-    low, high = (float(statistic(x)),)*2 if np.ptp(x) == 0 else _bootstrap(where, x, statistic, level, resamples, seed)[1]
+    if np.ptp(x) == 0: return None, None
+    low, high = _bootstrap(where, x, statistic, level, resamples, seed)[1]
     if not np.isfinite([low, high]).all(): raise InputError(where, 'statistic', 'a finite number on every resample', 'one that is not')
     return low, high
 
@@ -421,11 +428,12 @@ def bleu_interval(
     order=4,    # BLEU-1 to BLEU-4
     level=.95, resamples=1000, seed=0
 ):
-    "Percentile bootstrap (low, high) of corpus BLEU over sentences, in percent (Koehn, 2004)."
+    "Percentile bootstrap (low, high) of corpus BLEU over sentences, in percent (Koehn, 2004); (None, None) for one sentence or equal counts."
     score = _bleu_of('bleu_interval', convention, tokenize, order)
     hyps, refs = _texts('bleu_interval', hypotheses, references)
     counts = bleu_counts(hyps, refs, convention, tokenize)
-    if len(counts) == 1: return (score(counts),)*2
+    _level('bleu_interval', level); _count('bleu_interval', 'resamples', resamples); _count('bleu_interval', 'seed', seed, 0)
+    if (counts == counts[0]).all(): return None, None
     return _bootstrap('bleu_interval', np.arange(len(counts)), lambda i: score(counts[i]), level, resamples, seed)[1]
 
 # %% ../nbs/02_metrics.ipynb #fb0c566a
@@ -455,7 +463,7 @@ def paired_test(
     margin=None # for "preserved": p is that of the nearer of ± this difference instead of zero
 ):
     """'effect' = mean of ours - baseline, its 'low' and 'high', two-sided 'p', and 'n' (and the 'margin' if given).
-    One pair gives None for low, high and p. Equal differences have no spread: low = high = effect, and p is 1 for no distance from zero (or the margin), else 0 ('t') or 1/(resamples+1)."""
+    One pair gives None for low, high and p; so do equal differences under 't', unless all are zero. Otherwise equal differences give low = high = effect, and p is 1 for no distance from zero (or the margin), else 0 ('t') or 1/(resamples+1)."""
     where = 'paired_test'; check_name(method, ('t', 'bootstrap'), 'method', where)
     a, b = (_array(where, f, x, 1) for f, x in (('ours', ours), ('baseline', baseline)))
     if len(a) != len(b): raise InputError(where, 'ours', f'{len(b)} numbers as in baseline', len(a))
@@ -464,7 +472,9 @@ def paired_test(
     d = a - b; effect = float(d.mean()); bound = np.copysign(margin, effect) if (extra := _margin(where, margin)) else 0.
     res = dict(effect=effect, low=None, high=None, p=None, n=len(d), **extra)
     if len(d) == 1: return res
-    if np.ptp(d) <= 1e-12*max(np.abs(a).max(), np.abs(b).max()):
+    tiny = 1e-12*max(np.abs(a).max(), np.abs(b).max())
+    if np.ptp(d) <= tiny:
+        if method == 't' and np.abs(d).max() > tiny: return res
         low = high = effect; p = 1. if np.abs(d - bound).max() <= 1e-12*np.abs(a).max() else 0. if method == 't' else 1/(resamples + 1)
     else: low, high, p = _paired_t(a, b, bound, level) if method == 't' else _paired_bootstrap(d, bound, level, resamples, seed)
     return {**res, 'low': low, 'high': high, 'p': p}

@@ -230,11 +230,12 @@ def fold_nondominant(
 ):
     "(copy of the table with A, C, O, S in lower case and the options applied, number of cells changed by old and new value)."
     name = _NONDOMINANT.name
+    if name not in lexicon: raise InputError('fold_nondominant', 'columns', name, ', '.join(map(str, lexicon.columns))[:60] or 'none')
     to = {v: v.lower() for v in 'ACOS'}
     if b is not None: to['B'] = check_name(b, _NONDOMINANT.values, 'handshape', 'fold_nondominant')
     if not remarks: to |= dict.fromkeys(('Lax', 'Dominance Condition Violation', 'Symmetry Violation'), 'N/A')
     old, new = lexicon[name], lexicon[name].map(lambda v: to.get(v, v))
-    changed = pd.DataFrame({'from': old, 'to': new})[old != new].value_counts(sort=False).rename('cells')
+    changed = pd.DataFrame({'from': old, 'to': new})[(old != new) & old.notna()].value_counts(sort=False).rename('cells')
     return lexicon.assign(**{name: new}), changed
 
 # %% ../nbs/04_phonology.ipynb #ee07b2c9
@@ -276,9 +277,11 @@ def soft_distance(
     lexicon_codes, # true codes (N, F)
     codes, # recognised codes (M, F)
     confidence=None, # (M, F) probability of each recognised value; None is certainty
+    absent='never', # features that apply to neither: 'never' agree, or are 'equal'
 ):
-    "Distance of Knowledge Graph paper (2411.03568) Section 4.3.2: 1 - mean over the F features of [equal] * confidence, (N, M). Features that do not apply never agree."
+    "Distance of Knowledge Graph paper (2411.03568) Section 4.3.2: 1 - mean over the F features of [equal] * confidence, (N, M)."
     a = _codes(lexicon_codes, 'soft_distance'); b = _codes(codes, 'soft_distance', a.shape[1])
+    if check_name(absent, ('never', 'equal'), 'treatment', 'soft_distance') == 'equal': a, b = a + 1, b + 1
     p = np.ones(b.shape) if confidence is None else np.asarray(confidence, dtype=float)
     if p.shape != b.shape or not ((p >= 0) & (p <= 1)).all(): raise InputError('soft_distance', 'confidence', f'probabilities of shape {b.shape}', f'shape {p.shape}' if p.shape != b.shape else 'numbers outside [0, 1]')
     sizes = np.maximum(a.max(0, initial=0), b.max(0, initial=0)).astype(np.int64) + 1
@@ -333,7 +336,8 @@ def recognition_ceiling(
     "Highest top-k accuracy that the codes alone allow: share of clips whose sign is among the k most frequent of its code. Signs without a code are left out."
     group, size = shared_codes(codes)
     w = np.ones(len(group)) if weights is None else np.asarray(weights, dtype=float)
-    if w.shape != group.shape or not np.isfinite(w).all() or (w < 0).any(): raise InputError('recognition_ceiling', 'weights', f'{len(group)} finite numbers >= 0', f'shape {w.shape}')
+    if w.shape != group.shape: raise InputError('recognition_ceiling', 'weights', f'{len(group)} numbers', f'shape {w.shape}')
+    if len(bad := w[~(np.isfinite(w) & (w >= 0))]): raise InputError('recognition_ceiling', 'weights', 'finite numbers >= 0', bad[0])
     if k < 1: raise InputError('recognition_ceiling', 'k', 'at least 1', k)
     group, w = group[size > 0], w[size > 0]
     if not w.sum() > 0: raise InputError('recognition_ceiling', 'codes', 'at least one sign with a code and clips', 'none')
@@ -386,19 +390,20 @@ def _lookups(lexicon):
 def _resolve(gloss, lookups, choose):
     "(how a gloss was found, candidate rows): one row is a match, several are an open question."
     exact, spelled, base = lookups
-    if gloss in choose: return 'chosen', [choose[gloss]]
+    if _key(gloss) in choose: return 'chosen', [choose[_key(gloss)]]
     for how, rows in (('exact', exact.get(gloss)), ('spelling', spelled.get(_key(gloss)))):
         if rows: return ('duplicates', rows) if len(rows) > 1 else (how, rows)
     rows = base.get(_key(gloss), [])
     return ('variants', rows) if rows else ('absent', [])
 
-def _chosen_rows(choose, lexicon):
-    "`{gloss: row}` from Entry IDs or row numbers."
-    exact, out = _lookups(lexicon)[0], {}
+def _chosen_rows(choose, lexicon, glosses):
+    "`{key of a gloss: row}` from Entry IDs or row numbers."
+    exact, out, asked = _lookups(lexicon)[0], {}, {_key(g) for g in glosses}
     for gloss, to in (choose or {}).items():
+        if not isinstance(gloss, str) or _key(gloss) not in asked: raise InputError('join_glosses', f'choose[{gloss!r}]', 'one of the glosses', 'none of that name')
         rows = [int(to)] if isinstance(to, (int, np.integer)) and 0 <= to < len(lexicon) else exact.get(str(to), [])
         if len(rows) != 1: raise InputError('join_glosses', f'choose[{gloss!r}]', 'an Entry ID that occurs once, or a row number', repr(to))
-        out[gloss] = rows[0]
+        if out.setdefault(_key(gloss), rows[0]) != rows[0]: raise InputError('join_glosses', f'choose[{gloss!r}]', 'one choice for a gloss', 'two')
     return out
 
 # %% ../nbs/04_phonology.ipynb #a39385c0
@@ -406,7 +411,7 @@ def join_glosses(
     glosses, # N words, repeats allowed
     lexicon, # DataFrame from load_asl_lex
     variants='explicit', # 'explicit' leaves open questions open, 'first' takes the first candidate, 'all' gives a row per candidate
-    choose=None, # {gloss: Entry ID or row of the lexicon}
+    choose=None, # {gloss, in any spelling: Entry ID or row of the lexicon}
     features=FEATURES,
 ):
     """(codes (R, F) with -1 where nothing matched, matched (R,) bool, report) with R = N, or more rows under 'all'.
@@ -415,7 +420,7 @@ def join_glosses(
     check_name(variants, ('explicit', 'first', 'all'), 'treatment of variants', 'join_glosses')
     glosses = list(glosses)
     if bad := [g for g in glosses if not isinstance(g, str)]: raise InputError('join_glosses', 'glosses', 'words', repr(bad[0]))
-    lookups, chosen, entries = _lookups(lexicon), _chosen_rows(choose, lexicon), lexicon['Entry ID'].tolist()
+    lookups, chosen, entries = _lookups(lexicon), _chosen_rows(choose, lexicon, glosses), lexicon['Entry ID'].tolist()
     rows = []
     for i, g in enumerate(glosses):
         how, found = _resolve(g, lookups, chosen)

@@ -186,12 +186,14 @@ def parents(joint_set):
 
 # %% ../nbs/03_pose.ipynb #40135438
 def check_clip(
-    clip, # (T, V, C) numbers, NaN where not seen
+    clip, # (T, V, C) numbers, NaN (or masked) where not seen; an array, a tensor or nested lists
     joint_set=None, # a `JointSet` or its name; V is compared with it
     where='check_clip' # what to name in the message
 ):
     "`clip` as float32 (T, V, 2 or 3); `InputError` for other shapes, no frames, infinite or non-numeric values."
     js = joint_set if joint_set is None else _set(joint_set)
+    if hasattr(clip, 'detach'): clip = clip.detach().cpu()
+    if np.ma.isMaskedArray(clip): clip = clip.astype(float).filled(np.nan)
     try: x = np.asarray(clip)
     except ValueError as e: raise InputError(where, 'clip', 'an array (frames, joints, coordinates)', e) from None
     if x.dtype.kind not in 'fiu': raise InputError(where, 'clip', 'real numbers', f'dtype {x.dtype}')
@@ -317,7 +319,7 @@ def read_pose(
     header, body = _parse_pose(path.read_bytes(), where)
     name, forms = _joint_set_of(header.components, where), sorted({c.format for c in header.components})
     if len(forms) > 1 or not (forms[0].startswith('XY') and forms[0].endswith('C')): raise InputError(where, 'format', 'XYC or XYZC for all components', ', '.join(forms))
-    if not (isinstance(person, int) and 0 <= person < body.data.shape[1]): raise InputError(where, 'person', f'0 to {body.data.shape[1] - 1}', person)
+    if isinstance(person, bool) or not isinstance(person, (int, np.integer)) or not 0 <= person < body.data.shape[1]: raise InputError(where, 'person', f'0 to {body.data.shape[1] - 1}', repr(person))
     x = np.array(body.data.data[:, person, :, :3 if forms[0].startswith('XYZ') else 2], np.float32)
     c = np.array(body.confidence[:, person], np.float32)
     x[~(c > 0)] = np.nan
@@ -338,9 +340,10 @@ def write_pose(
     from pose_format.pose_header import PoseHeader, PoseHeaderDimensions
     js = _set(joint_set); x = check_clip(clip, js, 'write_pose'); ok = np.isfinite(x).all(-1)
     c = np.ones(x.shape[:2], np.float32) if confidence is None else np.asarray(confidence, np.float32)
-    if c.shape != ok.shape or not (np.isfinite(c) & (c >= 0)).all(): raise InputError('write_pose', 'confidence', f'finite numbers >= 0 of shape {ok.shape}', f'shape {c.shape}')
+    if c.shape != ok.shape: raise InputError('write_pose', 'confidence', f'shape {ok.shape}', f'shape {c.shape}')
+    if (bad := ~(np.isfinite(c) & (c >= 0))).any(): raise InputError('write_pose', 'confidence', 'finite numbers >= 0', '{2} in frame {0}, joint {1}'.format(*np.argwhere(bad)[0], c[bad][0]))
     size = np.ceil(x[ok][:, :2].max(0, initial=1)) if size is None else size
-    if np.shape(size) != (2,) or not all(0 < s < 65536 for s in size): raise InputError('write_pose', 'size', 'width and height from 1 to 65535', size)
+    if np.shape(size) != (2,) or not all(1 <= s < 65536 for s in size): raise InputError('write_pose', 'size', 'width and height from 1 to 65535', size)
     header = PoseHeader(.2, PoseHeaderDimensions(int(size[0]), int(size[1]), 0), _components(js, 'XYZC'[:x.shape[2]] + 'C'))
     body = NumPyPoseBody(_positive(fps, 'write_pose', 'fps'), np.where(ok[..., None], x, 0)[:, None], np.where(ok, c, 0)[:, None].astype(np.float32))
     with atomic_path(path) as tmp, open(tmp, 'wb') as f: Pose(header, body).write(f)
@@ -351,11 +354,12 @@ def select(
     source, # a `JointSet` or its name
     target # a `JointSet` or its name
 ):
-    "The joints of `target` from a clip in `source` order; `InputError` names those that the source lacks."
+    "The joints of `target` from a clip in `source` order; `InputError` names those that the source lacks, and refuses a target whose axes point another way (`y_up`)."
     a, b = _set(source), _set(target)
     x = check_clip(clip, a, 'select')
     lacking = [n for n in b.joints if n not in a.at]
     if lacking: raise InputError('select', f'{a.name} to {b.name}', f'a source with all {len(b)} joints', f"no {', '.join(lacking[:5])}{f' and {len(lacking) - 5} more' if len(lacking) > 5 else ''}")
+    if a.y_up != b.y_up: raise InputError('select', f'{a.name} to {b.name}', f'a target with y_up={a.y_up}', f'y_up={b.y_up}')
     return x[:, [a.at[n] for n in b.joints]]
 
 # %% ../nbs/03_pose.ipynb #6793a2b0
@@ -424,7 +428,8 @@ def _apng(fig, draw, frames, ms):
 def _player(animation, fps):
     "matplotlib's script player with ids that depend on its content alone, so that a rerun leaves a notebook unchanged."
     import hashlib, re
-    html = animation.to_jshtml(fps=fps, default_mode='loop')
+    from matplotlib import rc_context
+    with rc_context({'figure.constrained_layout.use': False}): html = animation.to_jshtml(fps=fps, default_mode='loop')
     ids = sorted(set(re.findall(r'[0-9a-f]{32}', re.sub(r'base64,[^"]*', '', html))), key=html.index)
     for i in ids: html = html.replace(i, hashlib.md5(re.sub('|'.join(ids), '', html).encode()).hexdigest())
     return html
@@ -481,16 +486,26 @@ def normalise_shoulders(
     """Shoulders centred at the origin, one unit apart (OpenHands CenterAndScaleNormalize), over frames where both are seen, all coordinates given.
 
     On the frame level, frames without both shoulders use values interpolated from their neighbours.
-    Raises `InputError` if no frame has both shoulders, or if their (mean) distance is zero."""
+    Raises `InputError` if no frame has both shoulders, or if their (mean) distance is zero. World joints, which are metres, go by their own shoulders."""
     js = _set(joint_set); x = check_clip(clip, js, 'normalise_shoulders'); check_name(level, ['clip', 'frame'], 'level', 'normalise_shoulders')
-    if not {'left_shoulder', 'right_shoulder'} <= set(js.at): raise InputError('normalise_shoulders', 'joints', 'left_shoulder and right_shoulder', js.name)
-    left, right = x[:, js.at['left_shoulder']].astype(float), x[:, js.at['right_shoulder']].astype(float)
+    def units(prefix, joints):
+        pair = [f'{prefix}{s}_shoulder' for s in ('left', 'right')]
+        if not set(pair) <= set(js.at): raise InputError('normalise_shoulders', 'joints', ' and '.join(pair), js.name)
+        m = _centre_and_scale(*(x[:, js.at[n]].astype(float) for n in pair), level)
+        return (x[:, joints] - m[..., :-1])/m[..., -1:]
+    world = list(js.parts.get('world', ())); picture = [i for i in range(len(js)) if i not in world]
+    out = np.full(x.shape, np.nan, np.float32); out[:, picture] = units('', picture)
+    if np.isfinite(x[:, world]).any(): out[:, world] = units('world_', world)
+    return out
+
+def _centre_and_scale(left, right, level):
+    "(C+1,), or (T, 1, C+1) on the frame level: mid-point and distance of the shoulders, (T, C) each."
     m = np.concatenate([(left + right)/2, np.linalg.norm(left - right, axis=-1, keepdims=True)], -1)
     both = np.isfinite(m).all(-1)
-    if not both.any(): raise InputError('normalise_shoulders', 'shoulders', 'both in at least one frame', 'none')
+    if not both.any(): raise InputError('normalise_shoulders', 'shoulders', 'both in at least one frame, in all coordinates', 'none')
     m = m[both].mean(0) if level == 'clip' else _hold_gaps(m, both)[:, None]
     if (m[..., -1] == 0).any(): raise InputError('normalise_shoulders', 'shoulder distance', 'above 0', 0 if level == 'clip' else f"0 in frame {np.argmin(m[:, 0, -1])}")
-    return ((x - m[..., :-1])/m[..., -1:]).astype(np.float32)
+    return m
 
 def _hold_gaps(m, ok):
     "Rows of a float (T, C) array where `ok`, the others interpolated."
@@ -503,13 +518,14 @@ def mirror(
     joint_set, # a `JointSet` or its name, with its `pairs`
     width=None # x becomes width - x (of the picture, above 0); None: -x, for centred clips, bones and motion
 ):
-    "Mirror image: x reversed, left and right joints swapped (hands, and faces point by point)."
+    "Mirror image: x reversed, left and right joints swapped (hands, and faces point by point). World joints, which are metres from the hips, take -x whatever the `width`."
     js = _set(joint_set); x = check_clip(clip, js, 'mirror')
     if width is not None: width = _positive(width, 'mirror', 'width')
     swap = np.arange(len(js))
     if js.pairs: l, r = np.array(js.pairs).T; swap[l], swap[r] = r, l
     x = x[:, swap]
-    x[..., 0] = (0 if width is None else np.float32(width)) - x[..., 0]
+    edge = np.full(len(js), 0 if width is None else width, np.float32); edge[list(js.parts.get('world', ()))] = 0
+    x[..., 0] = edge - x[..., 0]
     return x
 
 # %% ../nbs/03_pose.ipynb #0843c593
@@ -545,7 +561,8 @@ def resample(
     else:
         if np.shape(fps) != (2,): raise InputError('resample', 'fps', '(old, new)', fps)
         old, new = (_positive(f, 'resample', 'fps') for f in fps)
-        at = np.arange(int((T - 1)*new/old) + 1)*old/new
+        at = np.arange(int((T - 1)*new/old + 1e-6) + 1)*old/new; whole = at.round()
+        at = np.minimum(np.where(abs(at - whole) < 1e-6, whole, at), T - 1)
     lo = np.minimum(np.floor(at).astype(int), T - 1); w = (at - lo).astype(np.float32)[:, None, None]
     if kind == 'previous': return x[lo]
     a, b = x[lo], x[np.minimum(lo + 1, T - 1)]

@@ -4,6 +4,8 @@ import gzip
 import os
 import pickle
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -115,6 +117,28 @@ def test_a_few_bytes_cannot_ask_for_gigabytes(tmp_path, body):
     finally: tracemalloc.stop()
 
 
+def _array(dtype, state=b''): return b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR(I1\n(I4\ntcnumpy\ndtype\n(S'" + dtype + b"'\ntR" + state + b"I00\n(ltb."
+
+
+@pytest.mark.parametrize('body', [_array(b'O'), *(_array(d, b"(I3\nS'<'\nNNNI8\nI8\nI63\ntb") for d in (b'f8', b'V8', b'U2', b'>f8', b'S0')), _array(b'f8', b"(I3\nS'<'\nNNNI-1\nI-1\nI0\ntb")])
+def test_a_list_never_becomes_an_array(tmp_path, body):
+    "NumPy reads past a list that is shorter than the shape, so another process tries."
+    (tmp_path / 'x.pkl').write_bytes(body)
+    code = f"from signbook.core import load_pickle, InputError\ntry: load_pickle({str(tmp_path / 'x.pkl')!r})\nexcept InputError as e: print(e)"
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.returncode == 0 and 'x.pkl: pickle: expected plain data' in done.stdout
+
+
+@pytest.mark.parametrize('dtype', ['>f8', '<i2', '>U3', '?', 'S4', [('a', '>i4'), ('b', 'f8', )]])
+@pytest.mark.parametrize('protocol', [2, 4, 5])
+def test_arrays_in_any_byte_order(tmp_path, dtype, protocol):
+    x = np.zeros((2, 3), dtype)
+    if isinstance(dtype, list): x['a'], x['b'] = [[1, 2, 3]]*2, .5
+    else: x[:] = np.array([[0, 1, 1], [1, 0, 1]]).astype(dtype)
+    (tmp_path / 'x.pkl').write_bytes(pickle.dumps([x, x.T, x[0, 1]], protocol))
+    for got, want in zip(load_pickle(tmp_path / 'x.pkl'), [x, x.T, x[0, 1]], strict=True): assert np.array_equal(got, want)
+
+
 def test_fuzzed_pickles_return_data_or_an_input_error(tmp_path):
     rng, path = random.Random(0), tmp_path / 'f.pkl'
     whole = pickle.dumps({'clip': np.arange(5.), 'n': np.int64(3), 'l': ['x', {'y': (1, 2)}], 'b': b'abc'})
@@ -176,7 +200,7 @@ def test_phoenix_names_must_differ(tmp_path):
     one_line(e, 'phoenix14t.dev', 'v again')
 
 
-@pytest.mark.parametrize('text', ['{"a": NaN}', '{"a": 1', '[Infinity]', '', '\x00'])
+@pytest.mark.parametrize('text', ['{"a": NaN}', '{"a": 1', '[Infinity]', '[-1e999]', '', '\x00'])
 def test_json(tmp_path, text):
     (tmp_path / 'j.json').write_text(text)
     with pytest.raises(InputError) as e: load_json(tmp_path / 'j.json')

@@ -9,7 +9,7 @@ from scipy import stats
 
 from signbook.core import InputError, packaged, provenance, save_json
 from signbook.evidence import (KINDS, VERDICTS, by_cell, cell, cell_text, check_result, claim, claim_of, claims_frame, corrected, decimals, effect_verdict, failed, holm, larger, load_result, not_run,
-                               paper_ours, pooled, save_result, value_verdict, verdict, wide)
+                               paper_ours, papers, pooled, save_result, value_verdict, verdict, wide)
 from signbook.metrics import paired_bleu_test, paired_test, seed_test
 
 ABOUT = dict(paper='signcl', evidence='mechanism', corpus='signworld', unit='points')
@@ -99,7 +99,7 @@ def test_margin_of_a_bootstrap():
         assert verdict('equivalence', t['effect'], t['low'], t['high'], margin=margin) == said and (t['p'] < .05) == (said == 'holds')
     far = paired_test(a + 5, np.zeros(400), 'bootstrap', margin=1.)
     assert far['p'] < .001 and claim_of(far, 'c', 'c', **ABOUT)['verdict'] == 'contradicted'
-    assert paired_test([2., 2.], [1., 1.], margin=1)['p'] == 1 and paired_test([1.5, 1.5], [1., 1.], margin=1)['p'] == 0
+    assert paired_test([2., 2.], [1., 1.], margin=1)['p'] is None and paired_test([1., 1.], [1., 1.], margin=1)['p'] == 0
     for margin in (0, -1, math.nan, math.inf):
         with pytest.raises(InputError, match='margin'): paired_test([1, 2], [1, 1], margin=margin)
 
@@ -123,7 +123,8 @@ def test_claims_take_everything_from_their_test():
     c = claim_of(t, 'c', 'c', **ABOUT)
     assert all(c[k] == t[k] for k in ('effect', 'low', 'high', 'p', 'n')) and c['kind'] == 'difference' and 'margin' not in c
     assert claim_of(t, 'c', 'c', **ABOUT, better='lower')['verdict'] == 'inconclusive'
-    assert claim_of(seed_test([1., 2.], [2., 3.]), 'c', 'c', **ABOUT, better='lower')['verdict'] == 'holds'
+    equal = claim_of(seed_test([1., 2.], [2., 3.]), 'c', 'c', **ABOUT, better='lower')
+    assert equal['verdict'] == 'inconclusive' and 'all 2 differences are equal' in equal['note']
     assert 'all 2 differences are equal' in claim_of(seed_test([1., 2.], [2., 3.]), 'c', 'c', **ABOUT)['note']
     assert claim_of(dict(effect=.1, low=-.1, high=.3, p=.3, n=5), 'c', 'c', **ABOUT, claimed=2.)['verdict'] == 'contradicted'
     same = claim_of(seed_test([20.1, 21., 21.4], [20., 21., 21.5], margin=1), 'c', 'c', **ABOUT)
@@ -291,3 +292,19 @@ def test_claims_come_from_the_larger_run():
     assert both['claim'].tolist() == ['A', 'B'] and both['ours'].str.startswith('2.00').tolist() == [True, False]
     assert both['run'].str.startswith('reference: cpu').tolist() == [True, False] and both['run'][1] == 'this run'
     assert claims_frame(large, small)['run'][0] == 'this run'
+
+
+def test_the_paper_column_has_the_digits_that_were_printed():
+    cells = {(p, t['id'], r['name'], c['name']): (r['values'][c['name']], c.get('decimals')) for p, x in papers().items() for t in x['tables'] for c in t['columns'] for r in t['rows']}
+    table = paper_ours(dict(rows=[]), tables=[('cico', 'ablation'), ('sclslt', 'main')]).set_index(['table', 'row', 'column'])['paper']
+    for (id, row, column), text in table.items():
+        x, places = next(v for k, v in cells.items() if k[1:] == (id, row, column) and k[0] == {'ablation': 'cico', 'main': 'sclslt'}[id])
+        assert float(text) == x and (places is None or len(text.partition('.')[2]) == places)
+    assert {'54.0', '26.00', '25.30'} <= set(table)
+
+
+@pytest.mark.parametrize('edit', [lambda r: r['rows'][0].update(value='3'), lambda r: r['rows'][0].update(value=True), lambda r: r['provenance'].update(git=None), lambda r: r['provenance'].update(parameters=None)])
+def test_a_result_that_would_break_its_readers_is_refused(tmp_path, edit):
+    r = json.loads(json.dumps(save_result(tmp_path / 'a.json', '99_toy', 'Toy', [made_cell(3.)], [], provenance=MADE)))
+    edit(r)
+    with pytest.raises(InputError): check_result(r)

@@ -235,7 +235,7 @@ def test_mirror(name):
     partner = {**dict(js.pairs), **{r: l for l, r in js.pairs}}
     y = P.mirror(x, name, 640)
     for v in range(len(js)):
-        np.testing.assert_array_equal(y[:, v, 0], np.float32(640) - x[:, partner.get(v, v), 0])
+        np.testing.assert_array_equal(y[:, v, 0], np.float32(0 if v in js.parts.get('world', ()) else 640) - x[:, partner.get(v, v), 0])
         np.testing.assert_array_equal(y[:, v, 1:], x[:, partner.get(v, v), 1:])
 
 
@@ -560,3 +560,20 @@ def test_notebook_runs_without_data(tmp_path, monkeypatch):
     nb = nbformat.read(path, 4)
     nb.cells = [c for c in nb.cells if 'nbdev_export()' not in c.source]
     nbclient.NotebookClient(nb, timeout=120, kernel_name='python3', resources={'metadata': {'path': str(path.parent)}}).execute()
+
+
+@pytest.mark.parametrize('rate', [29.97, 23.976, 59.94, 25, 30, 100/3])
+def test_resampling_at_its_own_or_half_its_rate_takes_old_frames(rate):
+    for T in range(1, 500, 7):
+        x = np.arange(T, dtype=np.float32)[:, None, None].repeat(2, 2)
+        for kind in ('linear', 'previous'):
+            np.testing.assert_array_equal(P.resample(x, fps=(rate, rate), kind=kind), x)
+            np.testing.assert_array_equal(P.resample(x, fps=(rate, rate/2), kind=kind), x[::2])
+
+
+def test_masks_and_tensors_are_read():
+    import torch
+    x = np.zeros((4, 75, 2), np.float32); mask = np.zeros(x.shape, bool); mask[1:3, 33:54] = True
+    assert np.array_equal(P.seen(np.ma.array(x, mask=mask)), ~mask[..., 0])
+    assert np.array_equal(P.seen(np.ma.array(x.astype(int), mask=mask)), ~mask[..., 0])
+    assert P.check_clip(torch.zeros(4, 75, 2, requires_grad=True)).shape == (4, 75, 2)
