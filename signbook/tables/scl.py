@@ -356,7 +356,7 @@ _PAPER = FitConfig(epochs=80, batch_size=16, lr=1e-4, clip=1.)
 SIZES = {'smoke': Scale(Run(Data(60, 40, (48, 8, 24)), _net(16, heads=2, text_heads=2), replace(_FIT, epochs=3, batch_size=8)), replace(_FIT, epochs=1), (1, 1, 1), ('ablation', *(f'controls: {n}' for n in ('+ SCL, δ permuted', '+ SCL, texts apart', 'oracle: confusable signs', 'online: change')))),
          'cpu': Scale(Run(Data(), _net(64), _FIT), replace(_FIT, epochs=6), (1, 2, 4), ALL),
          'gpu': Scale(Run(Data(300, 200, (1500, 100, 300), 41, 9, 2, 112), gfslt_config('gpu', size=112), replace(_PAPER, epochs=16), beam=8), replace(_PAPER, epochs=20, batch_size=8), (1, 2, 8), ('ablation', 'curriculum')),
-         'paper': Scale(Run(Videos('phoenix14t'), gfslt_config('paper', encoder_layers=12, decoder_layers=12), _PAPER, frozen=True, lora=16, beam=8, start=Weights(mbart='mbart-large-50')), replace(_PAPER, epochs=200, batch_size=8), (1, 5, 10), ALL[:5])}
+         'paper': Scale(Run(Videos('phoenix14t'), gfslt_config('paper', encoder_layers=12, decoder_layers=12, heads=16), _PAPER, frozen=True, lora=16, beam=8, start=Weights(mbart='mbart-large-50')), replace(_PAPER, epochs=200, batch_size=8), (1, 5, 10), ALL[:5])}
 
 # %% ../../nbs/42_scl_tables.ipynb #e9765af7
 BASELINE, CL, SCL, CL2, SCL2 = (r for r in ('baseline, end to end', '+ CL', '+ SCL', 'CL-SLT, two stages', 'SCL-SLT, two stages'))
