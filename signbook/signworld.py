@@ -2679,6 +2679,8 @@ def text_scores(texts, train, test):
 # %% ../nbs/07_signworld.ipynb #c23ba923
 EPOCHS = {'smoke': 3, 'cpu': 25, 'gpu': 15, 'paper': 15}
 
+def _epochs(size, blind): return max(EPOCHS[size]//5, 1) if blind else EPOCHS[size]
+
 def _records(*rows): return [dict(zip(('measure', 'corpus', 'subset', 'seed', 'value', 'n'), r)) for r in rows]
 
 def linear_sanity(size, seed):
@@ -2698,9 +2700,9 @@ def isl30_sanity():
     return out
 
 def text_sanity(size, seed, blind=False):
-    "Rows: BLEU-4 of gloss to text (or of the blind decoder) on a world's own splits; with the blind one also the decoders without a model."
-    train, test = _said(world := make_world(seed, size)); epochs = max(EPOCHS[size]//5, 1) if blind else EPOCHS[size]
-    found = {'blind transformer' if blind else 'gloss to text': gloss_to_text(train, test, world.size.concepts, epochs, seed, blind)} | (without_video(train, test, seed) if blind else {})
+    "Rows: BLEU-4 of gloss to text (or of the blind decoder) on a world's own splits; the blind one has a fifth of the epochs, and with it also come the decoders without a model."
+    train, test = _said(world := make_world(seed, size))
+    found = {'blind transformer' if blind else 'gloss to text': gloss_to_text(train, test, world.size.concepts, _epochs(size, blind), seed, blind)} | (without_video(train, test, seed) if blind else {})
     return _records(*((name, f'SignWorld {size}', subset, seed, value, n) for name, texts in found.items() for subset, (value, n) in text_scores(texts, train, test).items()))
 
 # %% ../nbs/07_signworld.ipynb #bd1e456b
@@ -2724,7 +2726,7 @@ def measure_sanity(
     "Run all sanity measurements and write {'rows', 'provenance'}; returns it. Some 20 core-minutes at the default sizes."
     started, units = time.time(), sanity_units(sizes, seeds, isl30)
     with ProcessPoolExecutor(jobs, get_context('spawn')) as pool: rows = [r for rows in pool.map(_sanity_unit, units) for r in rows]
-    out = {'rows': rows, 'provenance': provenance({'sizes': list(sizes), 'seeds': list(seeds), 'jobs': jobs}, started)}
+    out = {'rows': rows, 'provenance': provenance({'sizes': list(sizes), 'seeds': list(seeds), 'jobs': jobs, 'epochs': {s: {'gloss to text': _epochs(s, False), 'blind': _epochs(s, True)} for s in sizes}}, started)}
     save_json(path, out)
     return out
 
@@ -2734,6 +2736,6 @@ def sanity_record(path=None):
     return load_json(path or packaged('worlds')/'sanity.json')
 
 def sanity_table(record):
-    "DataFrame by measure, corpus and subset: mean, min and max over seeds, number of seeds, items."
+    "DataFrame by measure, corpus and subset: mean, min and max over seeds, number of seeds, items of the first seed (splits of other seeds have a few more or fewer)."
     g = pd.DataFrame(record['rows']).groupby(['measure', 'corpus', 'subset'], sort=False)
     return g['value'].agg(['mean', 'min', 'max', 'size']).rename(columns={'size': 'seeds'}).join(g['n'].first())

@@ -1,8 +1,9 @@
 "SignWorld's calibration and sanity measurements: the list is complete, the statistics are what they say, the baselines learn and repeat."
 import json
+from collections import Counter
 import numpy as np, pytest
-sw = pytest.importorskip('signbook.signworld')
-torch = pytest.importorskip('torch')
+import torch
+import signbook.signworld as sw
 from signbook.core import InputError
 
 @pytest.fixture(scope='module')
@@ -83,9 +84,15 @@ def test_measure_sanity_writes_a_record(tmp_path, monkeypatch):
     assert json.loads((tmp_path/'s.json').read_text()) == json.loads(json.dumps(out))
     t = sw.sanity_table(sw.sanity_record(tmp_path/'s.json'))
     assert ('gloss to text', 'SignWorld smoke', 'new') in t.index and (t['mean'] >= 0).all() and (t['mean'] <= 100).all()
-    assert out['provenance']['parameters'] == {'sizes': ['smoke'], 'seeds': [0], 'jobs': 1}
+    assert out['provenance']['parameters'] == {'sizes': ['smoke'], 'seeds': [0], 'jobs': 1, 'epochs': {'smoke': {'gloss to text': 3, 'blind': 1}}}
 
 def test_the_packaged_record():
     rows, at = (sw.sanity_record()[k] for k in ('rows', 'provenance'))
-    for size in ('SignWorld cpu', 'SignWorld gpu'): assert len({r['seed'] for r in rows if r['corpus'] == size and r['measure'] == 'gloss to text'}) >= 2
+    for size in ('SignWorld cpu', 'SignWorld gpu'): assert {r['seed'] for r in rows if r['corpus'] == size and r['measure'] == 'gloss to text'} == {0, 1, 2}
     assert at['date'] and at['device'] and at['packages']['torch'] and all(r['n'] > 0 for r in rows)
+
+@pytest.mark.parametrize('size, seed', [('cpu', 0), ('cpu', 1), ('cpu', 2), ('gpu', 0)])
+def test_the_packaged_record_is_of_this_world(size, seed):
+    train, test = sw._said(sw.make_world(seed, size)); text = max(Counter(s.text for s in train).items(), key=lambda x: x[1])[0]
+    kept = {(r['subset'], round(r['value'], 6), r['n']) for r in sw.sanity_record()['rows'] if (r['measure'], r['corpus'], r['seed']) == ('most common text', f'SignWorld {size}', seed)}
+    assert {(k, round(v, 6), n) for k, (v, n) in sw.text_scores([text]*len(test), train, test).items()} == kept

@@ -1,8 +1,9 @@
 "SignWorld as a corpus: the same bits everywhere, made on demand, drawn once."
-import hashlib
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ import pytest
 from signbook.core import InputError
 from signbook.corpora import load_corpus
 from signbook.audit import audit
-from signbook.signworld import articulation_distance, draw_sentences, feature_stream, look_alike_sentences, make_world, phonological_distance, rendered, sentence_motions, signworld, stream
+from signbook.signworld import (SIZES, World, articulation_distance, at_home, clip_motions, draw_sentences, feature_stream, gloss_categories, gloss_names, look_alike_sentences, make_world,
+                                phonological_distance, rendered, sentence_motions, signworld, world_fingerprint)
 
 DIGEST = '''
 import hashlib
@@ -23,12 +25,13 @@ h.update('|'.join(continuous.frame['text']).encode()); h.update(isolated.frame.t
 h.update(draw_sentences(make_world(3), 5, 2)[0].tobytes())
 print(h.hexdigest())
 '''
+BITS = 'c1665d2a6ec2f474530efe6c573fc92f0c0e025cca56f3c0d0fb78ac2f663562' # of every machine and version
 
 
 def test_bitwise_the_same_across_processes_and_thread_counts():
     envs = ({'OMP_NUM_THREADS': '1', 'OPENBLAS_NUM_THREADS': '1', 'PYTHONHASHSEED': '1'}, {'OMP_NUM_THREADS': '3', 'OPENBLAS_NUM_THREADS': '3', 'PYTHONHASHSEED': '2'})
     found = {subprocess.run([sys.executable, '-c', DIGEST], env={**os.environ, **e}, capture_output=True, text=True, check=True).stdout for e in envs}
-    assert len(found) == 1
+    assert found == {BITS + '\n'}
 
 
 def test_order_of_asking_does_not_matter():
@@ -92,11 +95,21 @@ def test_frames_are_drawn_once_and_whole(tmp_path, monkeypatch):
     assert {p.name for p in tmp_path.iterdir()} == set(files)
 
 
-def test_features_have_the_density_asked_for():
+def test_features_have_their_shape():
     world, motions = make_world(0), sentence_motions(make_world(0))
     f = feature_stream(world, 0, motions[0], .5)
     assert f.shape == (len(motions[0].pose), 256) and f.dtype == np.float32
     with pytest.raises(InputError): feature_stream(world, 0, motions[0], 1.)
+
+
+@pytest.mark.parametrize('density', [.3, .9])
+def test_the_density_is_the_ratio_of_distances(density):
+    world, motions = make_world(0), sentence_motions(make_world(0)); x, g = [], []
+    for i in range(60):
+        f = feature_stream(world, i, motions[i], density)
+        for gloss, a, n in motions[i].segments.tolist(): x.append(f[a + n//2]); g.append(gloss)
+    x, g = np.array(x), np.array(g); d = np.sqrt(np.maximum((x**2).sum(1)[:, None] + (x**2).sum(1) - 2*x @ x.T, 0)); own = g[:, None] == g
+    assert d[own & ~np.eye(len(g), dtype=bool)].mean()/d[~own].mean() == pytest.approx(density, abs=.02)
 
 
 def test_truth():
@@ -105,4 +118,37 @@ def test_truth():
     assert look.shape == sound.shape == (60, 60) and np.allclose(look, look.T)
     alike = [look[i, j] for i, j, _ in world.lexicon.look_alikes]
     assert np.median(alike) < np.quantile(look[np.triu_indices(60, 1)], .05)
-    for _, position, a, b in look_alike_sentences(world, 0, 200): assert [x != y for x, y in zip(a.gloss, b.gloss)] == [k == position for k in range(len(a.gloss))]
+    found, pairs = list(look_alike_sentences(world, 0, 200)), {frozenset((i, j)) for i, j, _ in world.lexicon.look_alikes}
+    assert found
+    for _, position, a, b in found: assert [x != y for x, y in zip(a.gloss, b.gloss)] == [k == position for k in range(len(a.gloss))] and frozenset((a.gloss[position], b.gloss[position])) in pairs
+
+
+def test_splits_of_sentences():
+    frame, size = signworld('smoke')[1].frame, SIZES['smoke'].sentences
+    assert tuple(frame['split'].value_counts()[['train', 'dev', 'test']]) == size and list(frame['split']) == ['train']*size[0] + ['dev']*size[1] + ['test']*size[2]
+
+
+def test_blocks_are_the_same_after_they_were_forgotten():
+    clips = clip_motions(make_world(0)); first = clips[3].pose.copy()
+    for i in range(0, 480, 64): clips[i]
+    assert len(clips.held) == clips.keep and 0 not in clips.held
+    np.testing.assert_array_equal(clips[3].pose, first)
+
+
+def test_a_fingerprint_names_seed_size_names_and_categories():
+    names, kinds = gloss_names(40), gloss_categories(40)
+    worlds = [World(0, 'smoke', names, kinds), World(1, 'smoke', names, kinds), World(0, replace(SIZES['smoke'], clips=481), names, kinds), World(0, 'smoke', names[::-1], kinds[::-1]), World(0, 'smoke', names), World(0, 'smoke', names, kinds[::-1]), World(0, 'smoke')]
+    assert len({world_fingerprint(w) for w in worlds}) == len(worlds) and world_fingerprint(worlds[0]) == world_fingerprint(make_world(0))
+
+
+def test_frames_are_named_by_their_looks(tmp_path):
+    world = make_world(0); draw = lambda dress: np.array(rendered(world, 16, n=1, dress=dress, folder=tmp_path)[0])
+    plain, red, home = draw(lambda l: l), draw(lambda l: replace(l, backdrop=(1., 0., 0.))), draw(partial(at_home))
+    np.testing.assert_array_equal(plain, home)
+    assert (plain != red).any() and len(list(tmp_path.glob('*px.every2.1.npy'))) == 2
+    np.testing.assert_array_equal(draw(lambda l: replace(l, backdrop=(1., 0., 0.))), red)
+
+
+def test_slices_of_frames(tmp_path):
+    frames = rendered(make_world(0), 16, n=3, folder=tmp_path)
+    assert [len(f) for f in frames[0:2]] == [len(frames[0]), len(frames[1])] and len(frames[5:]) == 0

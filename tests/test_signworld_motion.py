@@ -1,7 +1,7 @@
 "SignWorld's lexicon and motion: slow checks of the fast code, independence of batch and process, promises about bodies and rates."
-import hashlib, os, subprocess, sys
+import os, subprocess, sys
 import numpy as np, pytest
-sw = pytest.importorskip('signbook.signworld')
+import signbook.signworld as sw
 from signbook.core import InputError
 from signbook.phonology import FEATURES, feature_names
 from signbook.pose import JOINT_SETS
@@ -116,7 +116,9 @@ def test_draws_are_uniform_and_streams_differ():
 
 def test_world_survives_pickling(world):
     import pickle
-    w = pickle.loads(pickle.dumps(world)); assert '_' not in str(w.__dict__.keys() & {'lexicon', 'keys', 'tape'})
+    made = {'lexicon', 'keys', 'tape', 'signers', 'bodies', 'key_counts'}
+    for k in made: getattr(world, k)
+    w = pickle.loads(pickle.dumps(world)); assert made <= world.__dict__.keys() and not made & w.__dict__.keys()
     same(sw.sign_clips(w, [1], [2], [3]), sw.sign_clips(world, [1], [2], [3]))
 
 # lexicon
@@ -164,6 +166,69 @@ def test_segments_lie_in_their_clip_and_touch(world, sentences):
         g, a, n = m.segments.T; assert tuple(g) == s and a[0] >= 0 and (a[1:] >= (a + n)[:-1]).all() and a[-1] + n[-1] <= len(m.pose) == len(m.face) and n.min() >= 4
     for m in sw.sign_clips(world, np.arange(50), np.zeros(50, int), np.arange(50)): assert m.segments.shape == (1, 3) and 0 <= m.segments[0, 1] and m.segments[0, 1:].sum() <= len(m.pose)
 
+def test_keys_lie_in_the_segment_of_their_sign(world, sentences):
+    index, G = np.arange(24), world.size.glosses; gloss, signer, _ = sw.isolated_labels(world, np.arange(60))
+    for plan, (lo, hi) in ((sw.plan_sentences(world, sentences, index, index), (.26, .88)), (sw.plan_clips(world, gloss, signer, np.arange(60)), (.04, .96))):
+        sign = plan.gloss[plan.item] < G; start, length = plan.start[plan.item][sign], plan.length[plan.item][sign]; share = (plan.when[sign] - start)/length
+        assert (share >= lo - 1e-3).all() and (share <= hi + 1e-3).all()
+        first = np.r_[True, np.diff(plan.item[sign]) > 0]; last = np.r_[first[1:], True]
+        np.testing.assert_allclose(share[first], lo, atol=2e-3); np.testing.assert_allclose(share[last], hi, atol=2e-3)
+        for m, c in zip(sw._motions(world, plan, True), range(len(plan.frames))): np.testing.assert_array_equal(m.segments, np.stack([plan.gloss, plan.start, plan.length], 1)[(plan.clip == c) & (plan.gloss < G)])
+
+def test_a_marker_lies_in_its_segment(world):
+    marked = np.flatnonzero(world.lexicon.nonmanual)[:12]
+    for m in sw.sign_clips(world, marked, np.zeros(12, int), np.arange(12), clean=True):
+        _, a, n = m.segments[0]; on = np.flatnonzero(m.face.any(1)); assert len(on) and a - 2 <= on[0] and on[-1] <= a + n + 1
+    plain = np.flatnonzero(world.lexicon.nonmanual == 0)[:12]
+    assert not any(m.face.any() for m in sw.sign_clips(world, plain, np.zeros(12, int), np.arange(12)))
+
+def test_one_clip_in_eight_begins_or_ends_on_the_way(world):
+    plan = sw.plan_clips(world, *sw.isolated_labels(world, np.arange(8000))[:2], np.arange(8000)); rest = plan.start[plan.gloss == world.size.glosses].reshape(-1, 2)
+    assert .10 < ((rest[:, 0] < 0) | (rest[:, 1] >= plan.frames)).mean() < .15
+
+def test_bones_in_sentences(world):
+    u = sw.draws(0, 'bones', np.arange(100), n=8); i = np.arange(100); plan = sw.plan_sentences(world, (u*120).astype(int), i % 41, i); camera = np.tile([1., 0, 0], (100, 1))
+    x, _, at = sw.perform(world, plan, True, camera); own = world.bodies[2][np.repeat(i % 41, np.diff(at))]; keys, who = sw.key_landmarks(world, plan, camera), plan.signer[plan.clip][plan.item]
+    for k, ends in enumerate((((11, 13), (12, 14)), ((13, 15), (14, 16)))):
+        for a, b in ends:
+            d = np.linalg.norm(x[:, a] - x[:, b], axis=-1)/own[:, k]; assert .3 < d.min() and np.quantile(d, .05) > .85 and d.max() < 1.1
+            np.testing.assert_allclose(np.linalg.norm(keys[:, a] - keys[:, b], axis=-1), world.bodies[2][who, k], rtol=1e-4)
+
+# the estimator
+
+def test_hands_are_lost_by_speed_in_runs_and_below_the_picture(world):
+    N = {c.name: c.value for c in sw.NOISE_CONSTANTS}; n, T = 400, 100; i = np.arange(n)
+    plan = sw.plan_sentences(world, [(1,)]*n, np.zeros(n, int), i); clip, t = np.repeat(i, T), np.tile(np.arange(T), n); x = np.zeros((n*T, 75, 3), np.float32)
+    x[:, 33:54, 1] = .5; x[:, 54:, 1] = 1.01; x[:, 33:54, 0] = .36*.1*t[:, None] # a tenth of a shoulder width a frame; the right hand below
+    lost = sw._lost(world, plan, clip, t, x, np.full(n, .36)); assert lost[:, 1].all()
+    left = lost[:, 0].reshape(n, T); onset = N['lost_still'] + .1*N['lost_speed']
+    assert left[:, 0].mean() < .03 # the first frame has no speed
+    run = N['lost_frames']; covered = 1 - np.prod([1 - onset*(1 - 1/run)**k for k in range(12)])
+    assert left[:, 20:].mean() == pytest.approx(covered, abs=.01)
+    x[:, 33:54, 0] = 5*t[:, None]; fast = sw._lost(world, plan, clip, t, x, np.full(n, .36))[:, 0].reshape(n, T)
+    assert fast[:, 1].mean() == pytest.approx(N['lost_most'], abs=.08)
+
+def test_neighbours_pull_at_each_other(world):
+    G = world.size.glosses; plan = sw.plan_sentences(world, [(3, 4)], [0], [0]); x = np.zeros((len(plan.key), 1)); before = [plan.gloss[i] for i in plan.item]
+    x[np.array(before) == 4] = 1.; sw._coarticulate(plan, G, x); T = {c.name: c.value for c in sw.TIME_CONSTANTS}
+    a, b = (np.flatnonzero(np.array(before) == g) for g in (3, 4)); pull = [T['undershoot']*np.clip(T['segment_median']/plan.length[plan.gloss == g][0], .5, 2) for g in (3, 4)]
+    np.testing.assert_allclose((x[a[-1], 0], x[b[0], 0]), (pull[0], 1 - pull[1]), atol=1e-6); x[a[-1]], x[b[0]] = 0, 1
+    assert (x[a] == 0).all() and (x[b] == 1).all()
+
+def test_edges_pauses_and_cameras(world):
+    T, N = ({c.name: c.value for c in t} for t in (sw.TIME_CONSTANTS, sw.NOISE_CONSTANTS)); i = np.arange(20000); edge = sw._edges(world, i, 'test'); pause = sw._pauses(world, i, i, np.zeros(20000, int), 'test')
+    for x, k in ((edge, 'edge'), (pause, 'pause')): assert (x > 0).mean() == pytest.approx(T[f'{k}_share'], abs=.01) and x[x > 0].mean() == pytest.approx(T[f'{k}_mean'] + .5, rel=.06)
+    plan = sw.plan_clips(world, np.zeros(3000, int), np.zeros(3000, int), np.arange(3000)); camera, scale, row = sw._cameras(world, plan)
+    np.testing.assert_allclose(camera.mean(0), [N['scale'], *N['centre']], atol=.003); np.testing.assert_allclose(camera.std(0), [N['scale_sd'], N['centre_sd'], N['centre_sd']], rtol=.06)
+    assert np.log(scale/camera[:, 0]).std() == pytest.approx(N['quality'], rel=.06) and row.min() >= 0 and (row + plan.frames <= 2048).all()
+
+def test_an_idle_hand_stays_up_beside_two_handed_signs(world):
+    two = world.keys.active[world.keys.first[:-1], 1]; one, both = int(np.flatnonzero(~two[:-1])[0]), int(np.flatnonzero(two[:-1])[0]); shift = world.bodies[1]
+    def left(signs):
+        plan = sw.plan_sentences(world, [signs], [41], [0]); token = np.zeros((len(plan.gloss), 10), np.float32)
+        return sw._wrists(world, plan, token, shift)[np.flatnonzero(plan.item == 2), 1, 1].min()
+    high, half, low = left((both, one, both)), left((both, one, one)), left((one, one, one)); assert high < half < low and low - half == pytest.approx(half - high, abs=1e-5)
+
 def test_time_follows_the_published_statistics(world):
     s = [tuple((r*120).astype(int)) for r in sw.draws(0, 'time', np.arange(400), n=8)]; ms = sw.sentence_motion(world, s, np.arange(400) % 9, np.arange(400))
     n = np.concatenate([m.segments[:, 2] for m in ms]); assert 12 < n.mean() < 14.2 and abs(np.median(n) - 11) <= 1 and 7 <= np.bincount(n).argmax() <= 10
@@ -196,7 +261,12 @@ def test_signers_and_labels(world):
 @pytest.mark.parametrize('call, says', [
     (lambda w: sw.World(0, 'big'), 'size'), (lambda w: sw.sign_clips(w, [], [], []), 'at least one'), (lambda w: sw.sign_clips(w, [-1], [0], [0]), 'gloss'),
     (lambda w: sw.sign_clips(w, [1.5], [0], [0]), 'gloss'), (lambda w: sw.sign_clips(w, [1], [42], [0]), 'signer'), (lambda w: sw.sentence_motion(w, [(1, 2), ()], [0, 0], [0, 1]), 'at least one sign'),
-    (lambda w: sw.sentence_motion(w, [(1, 240)], [0], [0]), 'gloss'), (lambda w: sw.sentence_motion(w, [(1,)], [0], [0, 1]), 'index'), (lambda w: sw.articulate(w, []), 'at least one')])
+    (lambda w: sw.sentence_motion(w, [(1, 240)], [0], [0]), 'gloss'), (lambda w: sw.sentence_motion(w, [(1,)], [0], [0, 1]), 'index'), (lambda w: sw.articulate(w, []), 'at least one'),
+    (lambda w: sw.articulate(w, [1.5]), 'gloss'), (lambda w: sw.articulate(w, [1], 0), 'frames'), (lambda w: sw.articulate(w, [1], 1), 'frames'), (lambda w: sw.sign_clips(w, [1], [0], [.5]), 'index'), (lambda w: sw.sign_clips(w, 1, 0, 0), 'gloss'),
+    (lambda w: sw.perform(w, sw.plan_clips(w, [1], [0], [0]), camera=np.ones((1, 3))), 'clean'), (lambda w: sw.hand_shape('1', 'i', 'Wobbly', 'N/A', 'Open', '0'), 'flexion'), (lambda w: sw.number_words(-1), 'number_words'), (lambda w: sw.number_words(40), '0 to 39'),
+    (lambda w: sw.draw_sentences(w, 0, 1, every=0), 'every'), (lambda w: sw.draw_sentences(w, 0, 1, every=-1), 'every'), (lambda w: sw.draw_sentences(w, 0, 0), 'count'), (lambda w: sw.rendered(w, every=0), 'every'), (lambda w: sw.rendered(w, n=0), 'n: '),
+    (lambda w: sw.Size('x', 60, 40, 1, 12, 3, (4, 1)), 'sentences'), (lambda w: sw.Size('x', 60, 40, -1, 12, 3, (1, 1, 1)), 'clips'), (lambda w: sw.Size('x', 60, 40, 1, 12, 3, (0, 0, 0)), 'sentences'), (lambda w: sw.make_world(0, sw.Size('x', 600, 400, 1, 12, 3, (1, 1, 1))), 'concepts'),
+    (lambda w: sw.signworld('smoke', joints='kinect20'), 'kinect20'), (lambda w: sw.sentence_statistics([sw.sentence(0, 0)], []), 'test')])
 def test_bad_input_is_one_line(world, call, says):
     with pytest.raises(InputError, match=says) as e: call(world)
     assert '\n' not in str(e.value)
