@@ -9,8 +9,8 @@ __all__ = ['FRAMES', 'FRAME_PADS', 'MASKS', 'CONTRASTS', 'GFSLT_SCALES', 'GFSLT_
            'mbart_config', 'Seen', 'VisualTower', 'Pieces', 'build_pieces', 'round_trip', 'mbart_pieces',
            'masked_words', 'masked_ids', 'frame_batch', 'GFSLTData', 'TextDecoder', 'GFSLT', 'seen_lengths',
            'translate_loss', 'contrast_loss', 'similarities', 'VLP', 'pretrain_loss', 'export_weights', 'load_stage1',
-           'load_resnet', 'load_mbart', 'TextState', 'translate', 'evaluate_gfslt', 'score_texts', 'frame_features',
-           'step_profile']
+           'load_resnet', 'load_mbart', 'as_pretrained', 'TextState', 'translate', 'evaluate_gfslt', 'score_texts',
+           'frame_features', 'step_profile']
 
 # %% ../nbs/30_gfslt.ipynb #1223049b
 import math, time
@@ -59,7 +59,7 @@ class GFSLTConfig:
     decoder_layers:int = 3
     text_layers:int = 12     # stage 1: mBART's encoder
     text_heads:int = 16
-    activations:tuple = ('relu', 'relu') # of the text encoder and of the decoder; `load_mbart` sets them to its mBART's
+    activations:tuple = ('relu', 'relu', 'relu') # of the text encoder, the decoder and the visual encoder; pretrained weights bring their own
     dropout:float = .1
     embed_first:bool = False # stage 1 has the Linear-BN-ReLU too
     contrast:str = 'kl'      # kl (released) | infonce
@@ -233,7 +233,7 @@ class VisualTower(nn.Module):
         self.embed, self.norm = (nn.Linear(c.conv, c.dim), Normed(c.dim, 'batch', 'relu')) if embed else (None, None)
         if embed: nn.init.xavier_uniform_(self.embed.weight); nn.init.zeros_(self.embed.bias)
         elif c.conv != c.dim: raise InputError('VisualTower', 'conv', f'{c.dim} channels without a linear layer', c.conv)
-        self.encoder = MBartEncoder(mbart_config(c, layers=c.encoder_layers)); self.encoder.embed_tokens = None
+        self.encoder = MBartEncoder(mbart_config(c, layers=c.encoder_layers, activation=c.activations[2])); self.encoder.embed_tokens = None
 
     def encode_frames(self, batch):
         "((B, T, D) with padding, `Places`) of packed frames."
@@ -565,13 +565,18 @@ def load_mbart(
     check_name(part, ('text', 'decoder'), 'part', 'load_mbart'); source = _from_folder(MBartModel, folder, 'mBART, for example a download of facebook/mbart-large-cc25')
     state, own = ((source.encoder, getattr(model, 'text', None)) if part == 'text' else (source.decoder, model.decoder.body))
     if own is None: raise InputError('load_mbart', 'part', 'decoder, as a GFSLT has no text encoder', part)
-    at, theirs = ('text', 'decoder').index(part), source.config; heads = (theirs.encoder_attention_heads, theirs.decoder_attention_heads)[at]
-    if own.config.encoder_attention_heads != heads: raise InputError('load_mbart', ('text_heads', 'heads')[at], f'{heads}, as in the folder', own.config.encoder_attention_heads)
+    at, theirs = ('text', 'decoder').index(part), source.config
     if not theirs.scale_embedding: raise InputError(short_path(folder), 'config.json: scale_embedding', 'true, as here', 'false')
+    as_pretrained(model, own, theirs, at, 'load_mbart')
     state = state.state_dict(); table = state['embed_tokens.weight']; rows = table[list(pieces.rows)].clone(); rows[PAD] = 0
     mask = pieces.tokenizer.token_to_id('<mask>')
     state['embed_tokens.weight'] = torch.cat([rows, (rows.mean(0) if mask is None or mask >= len(table) else table[mask])[None]]) if part == 'text' else rows
     _copied('load_mbart', own, state)
+
+def as_pretrained(model, own, theirs, at, where):
+    "Give the layers `own` of a model, number `at` of `activations`, the activation of the mBART of config `theirs`; `InputError` for another number of heads."
+    heads = theirs.decoder_attention_heads if at == 1 else theirs.encoder_attention_heads
+    if own.config.encoder_attention_heads != heads: raise InputError(where, 'heads' if at else 'text_heads', f'{heads}, as in the folder', own.config.encoder_attention_heads)
     for layer in own.layers: layer.activation_fn = ACT2FN[theirs.activation_function]
     model.config = replace(model.config, activations=tuple(theirs.activation_function if i == at else a for i, a in enumerate(model.config.activations)))
 

@@ -31,7 +31,7 @@ from .audit import text_key
 from .cico import LogitScale, _part, cico_similarity, pooled_similarity, symmetric_info_nce, text_groups
 from .core import PALETTE, InputError, check_name, pick_device, short_path, use_style
 from .evidence import paper_value
-from .gfslt import GFSLT, GFSLTConfig, _copied, _from_folder, _source, mbart_config, translate_loss
+from .gfslt import GFSLT, GFSLTConfig, _copied, _from_folder, _source, as_pretrained, mbart_config, translate_loss
 from .slt import PAD
 from .training import gather
 
@@ -420,7 +420,7 @@ class SCLSLT(GFSLT):
     "`signbook.gfslt.GFSLT` with a text encoder and projections of both sides' tokens to `shared` dimensions."
     def __init__(self, config, words, how='cico', shared=None, frozen=False):
         super().__init__(config, words); c = config; self.how = check_name(how, AGGREGATIONS, 'aggregation', 'SCLSLT')
-        self.text = MBartEncoder(mbart_config(c, words + 1, c.text_layers, c.text_heads)) # one more word: the mask, as in stage 1 of GFSLT
+        self.text = MBartEncoder(mbart_config(c, words + 1, c.text_layers, c.text_heads, c.activations[0])) # one more word: the mask, as in stage 1 of GFSLT
         if frozen: self.text.requires_grad_(False)
         self.first = nn.Parameter(torch.randn(c.dim)*c.dim**-.5) if how == 'cls' else None
         self.video_out, self.text_out, self.scale = *(nn.Linear(c.dim, shared or c.dim, bias=False) for _ in range(2)), LogitScale()
@@ -496,8 +496,9 @@ def merge_lora(module):
 
 # %% ../nbs/41_scl.ipynb #6cc18fbb
 def load_visual_mbart(model, folder):
-    "The visual encoder of a `GFSLT` or `SCLSLT` from the encoder of an mBART in a folder."
-    state = _from_folder(MBartModel, folder, 'mBART, for example a download of facebook/mbart-large-50').encoder.state_dict()
+    "The visual encoder of a `GFSLT` or `SCLSLT` from the encoder of an mBART in a folder, with its activation. Raises `InputError` for another number of heads or layers."
+    source = _from_folder(MBartModel, folder, 'mBART, for example a download of facebook/mbart-large-50'); state = source.encoder.state_dict()
+    as_pretrained(model, model.visual.encoder, source.config, 2, 'load_visual_mbart')
     _copied('load_visual_mbart', model.visual.encoder, {k: v for k, v in state.items() if not k.startswith('embed_tokens')})
 
 # %% ../nbs/41_scl.ipynb #7ac1ce9f

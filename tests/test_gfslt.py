@@ -165,8 +165,8 @@ def test_local_mbart(tmp_path):
     assert torch.equal(own[1:-1], table[list(pieces.rows)][1:]) and torch.equal(own[-1], table[5]) and not own[PAD].any()
     assert torch.equal(model.text.layers[0].fc1.weight, full.encoder.layers[0].fc1.weight)
     ids = torch.tensor([[BOS, *pieces.encode(TEXTS[0]), EOS]]); states, mask = model.eval().read(ids); rows = torch.tensor(pieces.rows)
-    theirs = full.encoder(rows[torch.tensor([[*ids[0, 1:], BOS]])], attention_mask=mask.long()).last_hidden_state; assert torch.allclose(states, theirs, atol=1e-6) and c.activations == ('relu',)*2
-    second = GFSLT(c, len(pieces)).eval(); load_mbart(second, tmp_path, pieces, 'decoder'); memory = torch.randn(1, 5, 64); assert second.config.activations == ('relu', 'gelu')
+    theirs = full.encoder(rows[torch.tensor([[*ids[0, 1:], BOS]])], attention_mask=mask.long()).last_hidden_state; assert torch.allclose(states, theirs, atol=1e-6) and c.activations == ('relu',)*3
+    second = GFSLT(c, len(pieces)).eval(); load_mbart(second, tmp_path, pieces, 'decoder'); memory = torch.randn(1, 5, 64); assert second.config.activations == ('relu', 'gelu', 'relu')
     copy = GFSLT(second.config, len(pieces)).eval(); copy.load_state_dict(second.state_dict())  # the configuration takes the function along
     for m in (second, copy): assert torch.allclose(m.decoder.body(input_ids=ids, encoder_hidden_states=memory).last_hidden_state, full.decoder(input_ids=rows[ids], encoder_hidden_states=memory).last_hidden_state, atol=1e-6)
     with pytest.raises(InputError, match='load_mbart: heads: expected 4, as in the folder, found 8'): load_mbart(GFSLT(replace(c, heads=8), len(pieces)), tmp_path, pieces, 'decoder')

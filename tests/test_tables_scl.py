@@ -175,8 +175,10 @@ def test_pretrained_weights_arrive_and_only_lora_learns(phoenix):
     same = lambda a, b: torch.equal(a.layers[0].fc1.weight, b.layers[0].fc1.weight)
     assert same(model.text, source.encoder) and same(model.visual.encoder, source.encoder) and same(model.decoder.body, source.decoder)
     assert torch.equal(model.decoder.body.embed_tokens.weight[5], source.shared.weight[words.rows[5]])
+    gelu = type(source.encoder.layers[0].activation_fn); assert model.config.activations == ('gelu',)*3 and all(type(e.layers[0].activation_fn) is gelu for e in (model.text, model.visual.encoder, model.decoder.body))
     learns = {n for n, p in model.named_parameters() if p.requires_grad}
     assert not any(n.startswith('text.') for n in learns) and {n.rpartition('.')[2] for n in learns if n.startswith(('visual.encoder', 'decoder.body'))} == {'up', 'down'}
+    second = st.second_stage(model); assert all(type(e.layers[0].activation_fn) is gelu for e in (second.visual.encoder, second.decoder.body))
 
 
 def test_the_large_scale_takes_a_step_of_both_stages():
