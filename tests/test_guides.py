@@ -57,7 +57,8 @@ def test_own_corpus(tmp_path, monkeypatch, capsys):
 def test_own_checkpoint(golden, tmp_path, monkeypatch):
     import torch
     z = np.load(golden / 'slgcn_openhands.npz')
-    torch.save({k.replace('enc/', 'model.encoder.'): torch.tensor(z[k]).float() for k in z.files if k.startswith('enc/')}, tmp_path / 'encoder.ckpt')
+    weights = {k.replace('enc/', 'model.encoder.'): torch.tensor(z[k]).float() for k in z.files if k.startswith('enc/')}
+    torch.save({'epoch': 3, 'state_dict': weights}, tmp_path / 'encoder.ckpt')  # as Lightning writes it
     monkeypatch.chdir(tmp_path); here = {}
     for code in blocks('own_checkpoint', 'python'): exec(code, here)
     assert here['features'].shape[1] == 256 and 0 < here['density'].sdr < 150
