@@ -52,8 +52,8 @@ def title_of(path):
 
 # %% ../nbs/90_run.ipynb #1d0859f4
 def corpora_of(path):
-    "Names of the recipes that a notebook mentions in its code."
-    code = '\n'.join(c.source for c in _cells(path) if c.kind == 'code')
+    "Names of the recipes that a notebook mentions in its code; lines of tests do not count."
+    code = '\n'.join(line for c in _cells(path) if c.kind == 'code' for line in c.source.splitlines() if not line.startswith('test_'))
     return [n for n in recipes() if re.search(rf'''['"]{re.escape(n)}['"]''', code)]
 
 # %% ../nbs/90_run.ipynb #b14ace32
