@@ -158,18 +158,18 @@ def record(**metrics): return Record('', 'u', {}, 0, metrics, {}, {}, '', [], {}
 
 
 def made_up(sdr, seeds=(0, 1, 2)):
-    "An outcome in which everything follows from each kind's SDR."
+    "An outcome in which everything follows from each kind's SDR, but for a little that differs by row and seed."
     rows = tuple(dt.experiments('smoke')[0].rows); records, g = {}, np.random.default_rng(0)
     for s in seeds:
         ratio, names = g.uniform(.3, .9, 30), [f'G{i}' for i in range(30)]
         for r in rows:
-            model, _, kind = r.partition(': ')
+            model, _, kind = r.partition(': '); a_little = .001*(s - 1)*rows.index(r)
             if model == 'features':
-                records[r, s] = record(SDR=sdr[kind] + .1*s, low=sdr[kind] - 1, high=sdr[kind] + 1, inter=2., intra=1., instances=60, **{'SDR, train': 50., 'gloss gloss': names, 'gloss count': [2]*30, 'gloss inter': (1/ratio).tolist(), 'gloss intra': ratio.tolist(), 'gloss ratio': ratio.tolist()})
+                records[r, s] = record(SDR=sdr[kind] + .1*s + a_little, low=sdr[kind] - 1, high=sdr[kind] + 1, inter=2., intra=1., instances=60, **{'SDR, train': 50., 'gloss gloss': names, 'gloss count': [2]*30, 'gloss inter': (1/ratio).tolist(), 'gloss intra': ratio.tolist(), 'gloss ratio': ratio.tolist()})
                 continue
-            wer = {f'WER, {x}': sdr[kind] + s for x in ('train', 'dev', 'test')} | {f'{m}, {x}': 50. for m in ('IoU', 'equal parts IoU', 'inside') for x in ('train', 'dev', 'test')} | {f'signs, {x}': 9 for x in ('train', 'dev', 'test')}
+            wer = {f'WER, {x}': sdr[kind] + s + a_little for x in ('train', 'dev', 'test')} | {f'{m}, {x}': 50. for m in ('IoU', 'equal parts IoU', 'inside') for x in ('train', 'dev', 'test')} | {f'signs, {x}': 9 for x in ('train', 'dev', 'test')}
             more = {'hits gloss': names, 'hits count': [3]*30, 'hits accuracy': (1 - ratio).tolist(), 'SDR, middle frames': 60., 'SDR, aligned frames': 61.} | wer if model.startswith(('Joint', 'aligner')) else {}
-            records[r, s] = record(sentences=7, **({'BLEU-4': 100 - sdr[kind] + s + 2*('+ SignCL' in model), 'ROUGE-L': 30.} if model != 'aligner' else {}), **more)
+            records[r, s] = record(sentences=7, **({'BLEU-4': 100 - sdr[kind] + s + a_little + 2*('+ SignCL' in model), 'ROUGE-L': 30.} if model != 'aligner' else {}), **more)
     return Outcome('density', rows, tuple(seeds), records, {}, [], 0., 1)
 
 
@@ -180,7 +180,8 @@ def test_claims_of_an_outcome_like_the_paper_hold_and_of_the_opposite_do_not():
     for sdr, verdict in ((LIKE_THE_PAPER, 'holds'), ({k: 150 - v for k, v in LIKE_THE_PAPER.items()}, 'contradicted')):
         said = {c['id']: c for c in dt.all_claims(made_up(sdr))}
         for id in ('gloss-free-denser', 'vlp-smkd', 'signcl-lowers-sdr', 'vlp-wer', 'signcl-extraction'): assert said[f'density-{id}']['verdict'] == verdict, id
-        for id in ('accuracy-sdr', 'accuracy-d-inter', 'accuracy-d-intra', 'signcl-fine-tuning', 'denser-translated-worse'): assert said[f'density-{id}']['verdict'] == 'holds', id
+        for id in ('accuracy-sdr', 'accuracy-d-inter', 'accuracy-d-intra', 'signcl-fine-tuning'): assert said[f'density-{id}']['verdict'] == 'holds', id
+        worse = said['density-denser-translated-worse']; assert (worse['effect'], worse['verdict']) == (pytest.approx(-1), 'inconclusive')  # a rho of -1 in every seed has no interval
     said = {c['id']: c for c in dt.all_claims(made_up(LIKE_THE_PAPER))}
     assert said['density-gloss-free-denser']['printed'] == 17.81 and said['density-signcl-lowers-sdr']['printed'] == -11.29 and said['density-signcl-both']['printed'] == 2.78 and said['density-denser-translated-worse']['printed'] == -1
     assert said['density-vlp-smkd']['effect'] == pytest.approx(26.36) and said['density-accuracy-sdr']['effect'] == pytest.approx(-1) and said['density-accuracy-sdr']['n'] == 90
@@ -189,7 +190,7 @@ def test_claims_of_an_outcome_like_the_paper_hold_and_of_the_opposite_do_not():
 def test_cells_stand_in_the_papers_rows():
     cells = dt.world_rows(made_up(LIKE_THE_PAPER), 'smoke'); at = {}
     for c in cells: at.setdefault((c['table'], c['row'], c['column']), []).append(c)
-    assert [c['value'] for c in at['table11', 'VLP pretrained', 'SDR']] == pytest.approx([92.59, 92.69, 92.79])
+    assert [c['value'] for c in at['table11', 'VLP pretrained', 'SDR']] == pytest.approx([92.59, 92.69, 92.79], abs=.05)
     assert {(r, c) for t, r, c in at if t == 'table11'} == {(r, c) for r in dt.FIVE for c in ('SDR', 'WER', *(f'{m} BLEU-4' for m in dt.MODELS))}
     assert len(at['table1', 'gloss-free: + SignCL, both', 'SignWorld BLEU-4']) == 3 and ('table1', 'gloss-free: + SignCL, both', 'SignWorld WER') not in at
     assert len([k for k in at if k[0] == 'figure3a']) == 3*9*2 and sum(c['n'] for k, cs in at.items() if k[0] == 'figure3a' and k[2] == 'density' and k[1].startswith(dt.BASED + ',') for c in cs) == 90

@@ -151,10 +151,10 @@ def test_real_videos_from_end_to_end(phoenix, monkeypatch):
 
 
 def test_a_corpus_of_yours(phoenix, tmp_path, monkeypatch):
-    (tmp_path/'my_talks.py').write_text('''from signbook.corpora import Card, ContinuousCorpus, read_table
+    (tmp_path/'my_sentences.py').write_text('''from signbook.corpora import Card, ContinuousCorpus, read_table
 def read(folder): return ContinuousCorpus(Card('talks', text_language='de_DE'), read_table(folder/'labels.csv', ('name', 'text')).astype({'frames': int}))
 ''')
-    monkeypatch.syspath_prepend(tmp_path); monkeypatch.setenv('SIGNBOOK_READERS', 'talks=my_talks:read'); st.corpus_of.cache_clear()
+    monkeypatch.syspath_prepend(tmp_path); monkeypatch.setenv('SIGNBOOK_READERS', 'talks=my_sentences:read'); st.corpus_of.cache_clear()
     (phoenix.parent/'mbart-large-cc25').rename(phoenix.parent/'mbart-large-50')
     names = [p.relative_to(phoenix/'frames').as_posix() for p in sorted((phoenix/'frames').glob('*/*'))]; (tmp_path/'talks').mkdir(); (tmp_path/'talks/frames').symlink_to(phoenix/'frames')
     (tmp_path/'talks/labels.csv').write_text('name,text,gloss,signer,split,frames\n' + ''.join(f'{x},{("am tag sonne", "der wind weht")[i % 2]},,s,{x.split("/")[0]},24\n' for i, x in enumerate(names)))

@@ -86,7 +86,7 @@ def test_the_release_has_its_lambda_and_both_warm_ups():
 
 def constants(effects, seeds=range(4), lost=()):
     "An outcome of Table 6 alone: BLEU-4 of 20 at threshold 10 and so much more at the others, with a little noise."
-    return Outcome('signcl signworld', (*(f'threshold {t}' for t in (10, *effects)), 'factor 4', 'factor GT', 'lambda 1e1', sc.BASELINE), tuple(seeds), {(f'threshold {t}', s): Made({'BLEU-4': 20 + e + s + .01*(s % 2)*(t % 20)}) for t, e in {10: 0, **effects}.items() for s in seeds if (t, s) not in lost}, {}, [], 0., 1)
+    return Outcome('signcl signworld', (*(f'threshold {t}' for t in (10, *effects)), 'factor 4', 'factor GT', 'lambda 1e1', sc.BASELINE), tuple(seeds), {(f'threshold {t}', s): Made({'BLEU-4': 20 + e + s + .01*(s % 2)*(t % 7)}) for t, e in {10: 0, **effects}.items() for s in seeds if (t, s) not in lost}, {}, [], 0., 1)
 
 
 def test_each_threshold_is_within_the_margin():
