@@ -263,7 +263,7 @@ class Training:
     net: Net = Net()
     fit: FitConfig = FitConfig(epochs=10)
     targets: str = 'both'   # gloss | features | both
-    curriculum: bool = False # one feature more in each of 16 stages
+    curriculum: bool = False # one feature more from epoch to epoch
     weighting: str = 'sum'  # sum | uncertainty
     shots: int = 0          # training clips per sign; 0: all
     without: str = ''       # a feature that is not learned
