@@ -67,6 +67,12 @@ def test_a_thin_reference_has_the_checkpoints_of_a_full_one():
     assert thin.epochs == (0, 2, 4) and (thinned(full, 2).s == thinned(thin, 2).s).all()
 
 
+def test_texts_without_spaces_are_compared_by_characters():
+    unspaced = replace(QUICK, data=st.Videos('csl-daily', characters=True), select=st.Select(apart=.5)); texts = ['今天有雨', '今天有雪', '你好']
+    apart = lambda run: {int(j) for j in st.sampler_of(run, None, None, texts, 0).near[0]} - {0}
+    assert apart(unspaced) == {1} and apart(replace(unspaced, data=SMALL)) == set()
+
+
 def test_batches_are_written_down_and_kept_apart():
     c = st.corpus_of(SMALL, 3); texts = [c.texts[i] for i in st.rows_of(c, 'train')]; groups = np.unique(texts, return_inverse=True)[1]
     noted = st.Noted(st.sampler_of(replace(QUICK, select=SIZE.selected(schedule='hard', apart=1.)), None, None, texts, 0))

@@ -278,7 +278,7 @@ def delta_for(select, data, seed):
 
 def sampler_of(run, model, base, texts, seed):
     "The sampler of a `Run`."
-    s, size = run.select, run.fit.batch_size; exclude = None if s.apart is None else near_texts(texts, s.apart)
+    s, size = run.select, run.fit.batch_size; exclude = None if s.apart is None else near_texts(scored_as(run.data, texts), s.apart)
     more = dict(epochs=run.fit.epochs, first=s.first, omega=s.omega, pick=s.pick, pool=s.pool)
     if s.by in ('change', 'level'): return OnlineSelectionSampler(lambda: similarities(model, base, run.mask_inner), len(texts), size, s.schedule, exclude, seed, score=s.by, **more)
     delta = delta_for(s, run.data, seed)
@@ -451,7 +451,7 @@ def analyse(config, seed, device='cpu'):
     start, end = (np.concatenate(x) for x in zip(*((a, b) for _, a, b in ends_of(t, config.hat)))); delta, cut = end - start, median_level(t, config.hat)
     classes = trajectory_classes(start, end, cut, config.eps)[off]; share = lambda on: {c: 100*float(np.mean(classes[on] == i)) for i, c in enumerate(CLASSES)} if on.any() else None
     s = np.asarray(whole.s, np.float32); course = {n: [float(x[off][k == i].mean()) for x in s] for i, n in enumerate(KINDS) if (k == i).any()} | {'pairs': [float(x[own].mean()) for x in s]}
-    by = {'δ': delta[off], 'δ without drift': without_drift(delta)[off], 'mean of trajectory': ((start + end)/2)[off], 'last checkpoint': s[-1][off], 'untrained': s[0][off], 'overlap of words': word_overlap(texts)[off]} | ({} if hard is None else {'oracle: confusable signs': hard[off]})
+    by = {'δ': delta[off], 'δ without drift': without_drift(delta)[off], 'mean of trajectory': ((start + end)/2)[off], 'last checkpoint': s[-1][off], 'untrained': s[0][off], 'overlap of words': word_overlap(scored_as(ref.data, texts))[off]} | ({} if hard is None else {'oracle: confusable signs': hard[off]})
     second = thinned(trajectories_of(again_of(config), seed), config.interval); delta2 = delta_of(second, config.hat)[off]; noisy = np.isin(classes, (1, 2))
     a2, b2 = (np.concatenate(x) for x in zip(*((a, b) for _, a, b in ends_of(second, config.hat)))); noisy2 = np.isin(trajectory_classes(a2, b2, median_level(second, config.hat), config.eps)[off], (1, 2))
     return {'shares': share(k >= 0), 'shares by kind': {n: share(k == i) for i, n in enumerate(KINDS)}, 'pairs': {n: int((k == i).sum()) for i, n in enumerate(KINDS)}, 'negatives': int(off.sum()), 'cut': cut,
